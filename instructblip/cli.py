@@ -1,0 +1,182 @@
+"""What the four programs share: Hydra composes, refuses what is misspelt, and hands over plain dataclasses.
+
+Nothing heavy is imported here, so that help and a refusal come at once. Exit codes: 0 done, 1 failed, 2 refused.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the one `except` below instead of Hydra's own exit
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from instructblip.config import SCHEMAS, TrainConfig
+from instructblip.names import did_you_mean, require
+from instructblip.recipes import fingerprint
+
+ROOT = Path(__file__).resolve().parent.parent
+CONF = ROOT / "conf"
+REFUSED = 2
+NEEDS_A_BASE = (
+    "ablation/",
+    "multitask/",
+)  # experiments that change another one and name no base of their own
+NOT_MEANINGFUL = ("experiment", "seed", "name", "resume", "dry_run", "paths", "trainer", "logger", "hydra")
+
+
+def program(name: str) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+    """Turns `main(config)` into a program over `conf/<name>.yaml`, called without arguments."""
+
+    def wrap(body: Callable[[Any], None]) -> Callable[[], None]:
+        composed: list[Any] = []
+
+        def job(cfg: DictConfig) -> None:
+            config = OmegaConf.to_object(cfg)
+            if isinstance(config, TrainConfig):
+                _name(config)
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                body(config)
+            else:
+                composed.append(config)
+
+        def run() -> None:
+            try:
+                refuse_misspelt(name, sys.argv[1:])
+                ConfigStore.instance().store(name=f"{name}_schema", node=SCHEMAS[name])
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
+                for config in composed:
+                    body(config)
+            except (HydraException, OmegaConfBaseException, ValueError) as error:
+                if not _for_the_user(error):
+                    raise
+                print(f"{name}.py: {_message(error)}", file=sys.stderr)
+                sys.exit(REFUSED)
+
+        return run
+
+    return wrap
+
+
+def refuse_misspelt(name: str, arguments: list[str]) -> None:
+    """Raises ValueError for an override that names no key or group of `conf/<name>.yaml`, also behind + and ++.
+
+    Hydra itself would accept `+typo=1`, and would find a typo only once a sweep has begun.
+    """
+    texts = [text for text in arguments if not text.startswith("-") and "=" in text or text.startswith("~")]
+    schema = OmegaConf.structured(SCHEMAS[name])
+    known = [*_keys(schema), *_groups()]
+    for override in OverridesParser.create().parse_overrides(texts):
+        key = override.key_or_group
+        if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+            continue
+        if override.is_delete():
+            raise ValueError(f"~{key}: a key of the config cannot be deleted, only set")
+        if key in _groups():
+            _check_options(key, list(_values(override)))
+        elif not _is_key(schema, key):
+            raise ValueError(f"unknown key {key!r}{did_you_mean(key, known)}")
+
+
+def run_name(config: TrainConfig, overridden: bool) -> str:
+    """Experiment and seed; six digits of the config's hash when something that matters was overridden."""
+    names = [
+        name.rsplit("/", 1)[-1] if number else name.replace("/", "-")
+        for number, name in enumerate(config.experiment)
+    ]
+    meaningful = {key: value for key, value in vars(config).items() if key not in NOT_MEANINGFUL}
+    suffix = f"-{fingerprint(meaningful)[:6]}" if overridden else ""
+    return f"{'+'.join(names)}-s{config.seed}{suffix}"
+
+
+def _name(config: TrainConfig) -> None:
+    chosen = HydraConfig.get()
+    overrides = OverridesParser.create().parse_overrides(list(chosen.overrides.task))
+    given = [override for override in overrides if override.key_or_group == "experiment"]
+    config.experiment = _as_list(given[-1].value() if given else chosen.runtime.choices["experiment"])
+    if not config.name:
+        heads = {override.key_or_group.replace("/", ".").split(".")[0] for override in overrides}
+        config.name = run_name(config, overridden=bool(heads - set(NOT_MEANINGFUL)))
+    if set("=,/ ") & set(config.name):
+        raise ValueError(f"name={config.name!r}: a run's name holds no '=', ',', '/' or blank")
+
+
+def _check_options(group: str, options: list[str]) -> None:
+    known = [
+        path.relative_to(CONF / group).with_suffix("").as_posix() for path in (CONF / group).rglob("*.yaml")
+    ]
+    for option in options:
+        require(option, known, group)
+    if group == "experiment" and options and options[0].startswith(NEEDS_A_BASE):
+        raise ValueError(
+            f"{options[0]} changes another experiment: name that first, experiment=[miniature,{options[0]}]"
+        )
+
+
+def _values(override: Override) -> Iterator[str]:
+    """The option names of a group override; of a sweep, those of its first job (Hydra checks the others at the start)."""
+    values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
+    for value in values:
+        yield from _as_list(value)
+
+
+def _as_list(value: Any) -> list[str]:
+    if isinstance(value, list | tuple):
+        return [item for part in value for item in _as_list(part)]
+    text = value.text if isinstance(value, QuotedString) else str(value)
+    return [part.strip(" '\"") for part in text.strip("[]").split(",")]
+
+
+def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in node:
+        yield f"{prefix}{key}"
+        if not OmegaConf.is_missing(node, key) and isinstance(child := node[key], DictConfig):
+            yield from _keys(child, f"{prefix}{key}.")
+
+
+def _is_key(schema: DictConfig, key: str) -> bool:
+    node: Any = schema
+    for part in key.split("."):
+        if not isinstance(node, DictConfig):
+            return False
+        if part not in node.keys():  # noqa: SIM118, `in` is False for a key whose value is still missing
+            return OmegaConf.get_type(node) is dict
+        if OmegaConf.is_missing(node, part) or node[part] is None:
+            return True
+        node = node[part]
+    return True
+
+
+def _groups() -> list[str]:
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+def _for_the_user(error: BaseException) -> bool:
+    """A ValueError raised by a line of ours is addressed to the user; any other keeps its traceback."""
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return True
+    last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return last.is_relative_to(ROOT / "instructblip") or last.parent == ROOT
+
+
+def _message(error: BaseException) -> str:
+    """Hydra's and OmegaConf's words without their advice to add unknown keys, and the cause where they hide it."""
+    while isinstance(error, HydraException) and error.__cause__:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("To append", "reference_type", "object_type"))]
+    if "is not in struct" in lines[0]:  # a misspelt key was refused before; this one is below a dictionary
+        kept.append("a new entry of a dictionary is written with a plus: +mixture.factors.okvqa=2.0")
+    return "\n  ".join(kept)

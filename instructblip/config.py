@@ -1,0 +1,276 @@
+"""Dataclasses mirroring `conf/`, registered once as the schema Hydra composes into.
+
+A number that stands here as a default is the paper's or LAVIS' (source beside it) unless it says `ours`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from omegaconf import MISSING
+
+# --- choices ----------------------------------------------------------------------------------------------
+
+
+class Weighting(Enum):
+    """p_d from the recipe sizes S_d."""
+
+    sqrt = "sqrt"  # paper, section 2.3
+    uniform = "uniform"  # its ablation
+    proportional = "proportional"
+
+
+class Draw(Enum):
+    """How the dataset of a group is drawn."""
+
+    random = "random"  # independent draws, as the paper
+    even = "even"  # low discrepancy: realised shares stay near p_d at every step
+
+
+class Reduction(Enum):
+    """What the loss is a mean over, within one global step."""
+
+    group = "group"  # mean over groups of token means: LAVIS' iteration runner under DDP
+    token = "token"
+    sample = "sample"
+
+
+class Purpose(Enum):
+    instruction_tune = "instruction_tune"
+    finetune = "finetune"
+
+
+class Resume(Enum):
+    never = "never"
+    auto = "auto"
+
+
+class MediaMode(Enum):
+    copy = "copy"
+    link = "link"
+
+
+class Images(Enum):
+    own = "own"
+    shuffled = "shuffled"  # control: every picture goes to another question
+
+
+class Precision(Enum):
+    fp32 = "32-true"
+    bf16 = "bf16-mixed"
+
+
+# --- groups -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class PathsConfig:
+    raw: str = MISSING
+    data: str = MISSING
+    runs: str = MISSING
+    weights: str = MISSING
+    media: dict[str, str] = field(default_factory=dict)  # pool -> folder, where it is not paths.raw/<pool>
+
+
+@dataclass
+class PartitionConfig:
+    """Which recipes a study trains on and which it never sees."""
+
+    held_in: list[str] = MISSING
+    held_out: list[str] = MISSING
+
+    def groups(self) -> dict[str, list[str]]:
+        """What `recipe=held_in` and `recipe=held_out` stand for."""
+        return {"held_in": self.held_in, "held_out": self.held_out}
+
+
+@dataclass
+class VisionConfig:
+    """A frozen vision encoder of transformers; `config` goes to its config class."""
+
+    type: str = MISSING  # transformers model type: instructblip_vision_model, clip_vision_model, ...
+    weights: str | None = None  # file or folder; null with random_init
+    image_size: int = 224
+    mean: list[float] = field(default_factory=lambda: [0.48145466, 0.4578275, 0.40821073])  # PAPER C.4
+    std: list[float] = field(default_factory=lambda: [0.26862954, 0.26130258, 0.27577711])
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class QFormerConfig:
+    """BERT-base with 32 queries and cross-attention in every second layer (PAPER A.3)."""
+
+    instruction_aware: bool = True
+    num_query_tokens: int = 32
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    cross_attention_frequency: int = 2
+    vocab_size: int = 30523
+    max_position_embeddings: int = 512
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    tokenizer: str = MISSING  # tokenizer.json or a folder
+    max_length: int = 128  # LAVIS max_txt_len, [CLS] and [SEP] counted, cut from the left
+
+
+@dataclass
+class LLMConfig:
+    """A frozen language model of transformers and its token policy."""
+
+    type: str = MISSING  # transformers model type: llama, t5, ...
+    weights: str | None = None
+    tokenizer: str = MISSING
+    bos_token: str | None = None  # put before a prompt; Vicuna's is </s>, id 2 (PAPER A.5)
+    eos_token: str = MISSING
+    pad_token: str = MISSING
+    max_prompt_length: int = 128  # LAVIS max_txt_len, cut from the left
+    max_response_length: int = 256  # LAVIS max_output_txt_len, cut from the right
+    response_prefix: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ModelConfig:
+    name: str = MISSING
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    qformer: QFormerConfig = field(default_factory=QFormerConfig)
+    llm: LLMConfig = field(default_factory=LLMConfig)
+    init: str | None = None  # checkpoint the trainable weights start from
+    random_init: bool = False  # tiny models: every weight drawn from `seed`, none loaded
+    ln_vision_eps: float = 1e-5  # LAVIS; transformers has 1e-6 (PAPER A.2)
+    freeze_ln_vision: bool = False
+    unfreeze: list[str] = field(
+        default_factory=list
+    )  # vision, llm: only where there is nothing pretrained to keep
+
+
+@dataclass
+class MixtureConfig:
+    name: str = MISSING
+    recipes: Any = MISSING
+    weighting: Weighting = Weighting.sqrt
+    factors: dict[str, float] = field(default_factory=dict)  # hand factors on p_d, before renormalising
+    draw: Draw = Draw.random
+
+
+@dataclass
+class TransformsConfig:
+    """Training crops and flips (PAPER C.4); evaluation squashes to the image size."""
+
+    crop_scale: list[float] = field(default_factory=lambda: [0.5, 1.0])
+    flip: float = 0.5
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with a linear warm-up and a cosine to `min_lr` (PAPER C.1)."""
+
+    lr: float = 1e-5
+    warmup_lr: float = 1e-8
+    min_lr: float = 0.0
+    warmup_steps: int = 1000
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    weight_decay: float = 0.05
+    clip_norm: float | None = None
+
+
+@dataclass
+class LossConfig:
+    reduction: Reduction = Reduction.group
+    group_size: int | None = None  # null: the group size of the stream
+
+
+@dataclass
+class TrainerConfig:
+    """Where and how a run is executed; nothing here may change what is learnt."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: Precision = Precision.bf16
+    micro_batch_size: int = 8
+    num_workers: int = 2
+    num_threads: int | None = None  # of the main process; null: torch's own choice
+    log_every: int = 10
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    max_bad_media: int = 100  # ours: a run stops after so many unreadable pictures
+
+
+@dataclass
+class LoggerConfig:
+    """The metrics file is always written; W&B only when asked for."""
+
+    wandb: bool = False
+    project: str = "instructblip"
+    offline: bool = True
+
+
+# --- programs ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TrainConfig:
+    experiment: list[str] = field(default_factory=list)  # filled from the experiment= on the command line
+    name: str = ""  # of the run directory; derived when empty
+    seed: int = 42  # LAVIS
+    purpose: Purpose = Purpose.instruction_tune
+    allow_leak: bool = False
+    steps: int = MISSING
+    batch_size: int = MISSING  # global
+    group_size: int = MISSING  # consecutive samples of one dataset: the paper's per-GPU batch
+    model: ModelConfig = field(default_factory=ModelConfig)
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    transforms: TransformsConfig = field(default_factory=TransformsConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    resume: Resume = Resume.never
+    dry_run: bool = False
+
+
+@dataclass
+class PrepareConfig:
+    recipe: Any = MISSING
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    splits: list[str] | None = None  # null: the recipe's training and evaluation splits
+    media: MediaMode = MediaMode.copy
+    shard_size: int = 10_000  # pictures per tar (ours)
+    max_bad_media: float = 0.0  # share of a recipe's pictures that may be missing or broken
+    check_counts: bool = True  # refuse a split whose row count is not the official one
+    rebuild: bool = False  # replace tables that another version of the recipe wrote
+    miniature: int | None = None  # seed: first render the embedded world into paths.raw
+
+
+@dataclass
+class EvaluateConfig:
+    run: str = MISSING
+    recipe: Any = MISSING
+    prompts: str = "paper"
+    predict: bool = True  # false: score the predictions that are there
+    images: Images = Images.own
+    limit: int | None = None
+    batch_size: int = 16
+    device: str = "auto"
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+@dataclass
+class ReportConfig:
+    runs: list[str] = field(default_factory=list)  # names; empty: every run under paths.runs
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
+SCHEMAS = {"train": TrainConfig, "prepare": PrepareConfig, "evaluate": EvaluateConfig, "report": ReportConfig}

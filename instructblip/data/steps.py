@@ -1,0 +1,155 @@
+"""Picks to Batches: the reading half of the stream, on one rank.
+
+One item is a whole step: the list of micro-batches this rank computes before the weights move.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from instructblip.config import TransformsConfig
+from instructblip.data.collate import Batch, Collator, Row
+from instructblip.data.media import BadMedia, decode
+from instructblip.data.mixture import Pick, Stream, deal
+from instructblip.data.sample import Answer, Sample
+from instructblip.data.shards import MediaPool
+from instructblip.data.tables import Table
+from instructblip.data.templates import Example, render, templates
+from instructblip.data.transforms import training_pixels
+from instructblip.recipes import Recipe
+
+CHARS_PER_TOKEN = 4  # of English under the LLMs' tokenizers; only the balance between ranks depends on it
+WORDING_TOKENS = 12  # a template's own words
+FILLER = Example("nothing", "nothing", "", "filler", "")
+
+
+@dataclass(frozen=True)
+class Step:
+    """This rank's part of step `number`; `bad` names the pictures that could not be read and why."""
+
+    number: int
+    batches: list[Batch]
+    bad: list[str]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of `world` equal readers this is, and how much it takes at once."""
+
+    rank: int
+    world: int
+    micro_batch_size: int
+
+
+class Reader:
+    """Tables, pictures and wordings behind a stream's picks."""
+
+    def __init__(
+        self, stream: Stream, recipes: Sequence[Recipe], tables: Sequence[Table], media: Path,
+        transforms: TransformsConfig, image_size: int,
+    ) -> None:  # fmt: skip
+        self.stream, self.recipes, self.tables = stream, list(recipes), list(tables)
+        self.pools = {name: MediaPool(media / name) for name in {recipe.pool for recipe in recipes}}
+        self.templates = [templates(recipe.templates or "") for recipe in recipes]
+        self.transforms, self.image_size = transforms, image_size
+
+    def read(self, pick: Pick) -> tuple[Example, Tensor]:
+        """The worded Example and its pixels, uint8 (3, S, S). Raises BadMedia naming the Sample."""
+        sample = self.tables[pick.source].sample(pick.row)
+        (ref,) = sample.media
+        try:
+            image = decode(self.pools[ref.pool].read(ref.key))
+        except BadMedia as error:
+            raise BadMedia(sample.uid, str(error)) from error
+        pixels = training_pixels(image, self.image_size, self.transforms, pick.augmentation)
+        return self._worded(pick, sample), pixels
+
+    def example(self, pick: Pick) -> Example:
+        return self._worded(pick, self.tables[pick.source].sample(pick.row))
+
+    def _worded(self, pick: Pick, sample: Sample) -> Example:
+        template = self.templates[pick.source][pick.template]
+        return render(sample, template, drawn_answer(sample, pick.answer), self.recipes[pick.source].response)
+
+    def costs(self, picks: Sequence[Pick]) -> list[int]:
+        """Language-model tokens of each pick, about, from the lengths in the tables."""
+        chars = np.zeros(len(picks), dtype=np.int64)
+        for source, table in enumerate(self.tables):
+            mine = [place for place, pick in enumerate(picks) if pick.source == source]
+            if mine:
+                chars[mine] = table.chars(np.array([picks[place].row for place in mine])).sum(axis=1)
+        return (chars // CHARS_PER_TOKEN + WORDING_TOKENS).tolist()
+
+
+class Steps(IterableDataset[Step]):
+    """Steps first..last-1 as `place` sees them; data workers take every n-th step, so their order is the stream's."""
+
+    def __init__(
+        self, reader: Reader, collator: Collator, place: Place, loss_group_size: int, first: int, last: int
+    ) -> None:
+        self.reader, self.collator, self.place = reader, collator, place
+        self.loss_group_size, self.first, self.last = loss_group_size, first, last
+
+    def __iter__(self) -> Iterator[Step]:
+        worker = get_worker_info()
+        offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        for number in range(self.first + offset, self.last, stride):
+            yield self.read(number)
+
+    def read(self, number: int) -> Step:
+        picks = self.reader.stream.step(number)
+        dealt = deal(self.reader.costs(picks), self.place.world, self.place.micro_batch_size)
+        bad: list[str] = []
+        batches = [
+            self._batch({place: picks[place] for place in places}, bad) for places in dealt[self.place.rank]
+        ]
+        return Step(number, batches, bad)
+
+    def _batch(self, picks: dict[int, Pick], bad: list[str]) -> Batch:
+        rows: list[Row] = []
+        pixels: list[Tensor] = []
+        for place, pick in picks.items():
+            try:
+                example, image = self.reader.read(pick)
+            except BadMedia as error:
+                bad.append(str(error))
+                continue
+            rows.append(Row(example, len(pixels), pick.source, place // self.loss_group_size))
+            pixels.append(image)
+        if not rows:  # every rank has the same number of micro-batches, and none is empty
+            pixels.append(torch.zeros(3, self.reader.image_size, self.reader.image_size, dtype=torch.uint8))
+            rows.append(Row(FILLER, 0, counts=False))
+        return self.collator.training(rows, pixels)
+
+
+def drawn_answer(sample: Sample, u: float) -> Answer:
+    """An answer by its votes: `u` in [0, 1) is a place on the line of all votes."""
+    given = [answer for answer in sample.answers if answer.text.strip()]
+    if not given:
+        raise ValueError(f"{sample.uid} has no answer to train on")
+    place = u * sum(answer.votes for answer in given)
+    for answer in given:
+        place -= answer.votes
+        if place < 0:
+            return answer
+    return given[-1]
+
+
+def stream_hash(reader: Reader, first: int, last: int) -> str:
+    """sha256 over (dataset, uid, template, augmentation seed) of every sample of the steps, in order."""
+    digest = hashlib.sha256()
+    for number in range(first, last):
+        for pick in reader.stream.step(number):
+            example = reader.example(pick)
+            digest.update(
+                f"{example.recipe}\t{example.uid}\t{example.template}\t{pick.augmentation}\n".encode()
+            )
+    return digest.hexdigest()

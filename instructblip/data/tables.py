@@ -1,0 +1,126 @@
+"""One Arrow table per dataset and split: a row per Sample, memory-mapped, with text lengths beside each row.
+
+The files are ordinary `datasets` tables (`Dataset.from_file` opens them); random access needs no index of ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from datasets import Features, List, Value
+from datasets.arrow_writer import ArrowWriter
+
+from instructblip.data.sample import Answer, Candidates, Form, MediaRef, Sample
+from instructblip.files import replacing
+
+TEXT = Value("string")
+FEATURES = Features(
+    {
+        "uid": TEXT,
+        "dataset": TEXT,
+        "split": TEXT,
+        "form": TEXT,
+        "media": List({"pool": TEXT, "key": TEXT, "kind": TEXT, "relpath": TEXT, "role": TEXT}),
+        "slots": TEXT,  # JSON: a closed key set, but text, lists and pairs among the values
+        "answers": List({"text": TEXT, "votes": Value("int32"), "confidence": List(TEXT), "text_alt": TEXT}),
+        "candidates": {"items": List(TEXT), "vocab": TEXT, "relevance": List(Value("float32"))},
+        "gold": Value("int32"),
+        "group": TEXT,
+        "meta": TEXT,  # JSON
+        "instruction_chars": Value("int32"),  # of the slots; a wording adds about the same to every row
+        "response_chars": Value("int32"),  # mean over the annotators' answers
+    }
+)
+
+
+class Table:
+    """A prepared split. Raises ValueError naming the command that writes it when it is not there, or empty."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise ValueError(f"no table {path}; write it with `python prepare.py recipe={path.parent.name}`")
+        self.path = path
+        self._rows = datasets.Dataset.from_file(str(path))
+        self._chars = self._rows.select_columns(["instruction_chars", "response_chars"]).with_format("numpy")
+        if not len(self._rows):
+            raise ValueError(f"{path} has no rows; its manifest.json says what was dropped and why")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def sample(self, row: int) -> Sample:
+        return from_row(self._rows[row])
+
+    def chars(self, rows: np.ndarray) -> np.ndarray:
+        """(n, 2) characters of instruction and response for the given rows, without reading the text."""
+        picked = self._chars[rows.tolist()]
+        return np.stack([picked["instruction_chars"], picked["response_chars"]], axis=1)
+
+
+def table_path(data: Path, recipe: str, split: str) -> Path:
+    return data / "tables" / recipe / f"{split}.arrow"
+
+
+def write_table(path: Path, samples: Iterable[Sample]) -> int:
+    """Writes the table whole or not at all; returns its number of rows."""
+    with replacing(path) as temporary:
+        writer = ArrowWriter(path=str(temporary), features=FEATURES, writer_batch_size=1000)
+        for sample in samples:
+            writer.write(to_row(sample))
+        rows, _ = writer.finalize()
+        writer.close()
+    return int(rows)
+
+
+def to_row(sample: Sample) -> dict[str, Any]:
+    candidates = sample.candidates or Candidates(vocab="")
+    return {
+        "uid": sample.uid,
+        "dataset": sample.dataset,
+        "split": sample.split,
+        "form": sample.form.value,
+        "media": [{name: getattr(ref, name) for name in ref.__slots__} for ref in sample.media],
+        "slots": json.dumps(dict(sample.slots), ensure_ascii=False),
+        "answers": [{name: getattr(answer, name) for name in answer.__slots__} for answer in sample.answers],
+        "candidates": {name: getattr(candidates, name) for name in candidates.__slots__},
+        "gold": sample.gold,
+        "group": sample.group,
+        "meta": json.dumps(dict(sample.meta), ensure_ascii=False),
+        "instruction_chars": sum(len(str(value)) for value in sample.slots.values()),
+        "response_chars": _mean_chars(sample.answers),
+    }
+
+
+def from_row(row: dict[str, Any]) -> Sample:
+    candidates = row["candidates"]
+    return Sample(
+        uid=row["uid"],
+        dataset=row["dataset"],
+        split=row["split"],
+        form=Form(row["form"]),
+        media=tuple(MediaRef(**ref) for ref in row["media"]),
+        slots={name: _frozen(value) for name, value in json.loads(row["slots"]).items()},
+        answers=tuple(
+            Answer(**{**answer, "confidence": tuple(answer["confidence"])}) for answer in row["answers"]
+        ),
+        candidates=None
+        if candidates["vocab"] == ""
+        else Candidates(tuple(candidates["items"]), candidates["vocab"], tuple(candidates["relevance"])),
+        gold=row["gold"],
+        group=row["group"],
+        meta=json.loads(row["meta"]),
+    )
+
+
+def _mean_chars(answers: tuple[Answer, ...]) -> int:
+    total = sum(answer.votes for answer in answers)
+    return round(sum(len(answer.text) * answer.votes for answer in answers) / total) if total else 0
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,242 @@
+"""From a run and a table to predictions.jsonl: prompts rendered, pictures read, the model asked."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from instructblip.config import EvaluateConfig, Images
+from instructblip.data.collate import Collator
+from instructblip.data.media import BadMedia, decode
+from instructblip.data.prepare import manifest_hash
+from instructblip.data.sample import MediaRef, Sample
+from instructblip.data.shards import MediaPool
+from instructblip.data.tables import Table
+from instructblip.data.templates import fill
+from instructblip.data.transforms import evaluation_pixels
+from instructblip.evaluation.answers import class_scores, verbaliser
+from instructblip.evaluation.metrics import metric
+from instructblip.evaluation.predictions import (
+    Header,
+    Prediction,
+    append,
+    protocol_hash,
+    resume,
+    rows_of,
+)
+from instructblip.files import lock
+from instructblip.names import lookup
+from instructblip.recipes import Decoding, Evaluation, Mode, Recipe
+
+if TYPE_CHECKING:
+    from instructblip.training.run import LoadedRun
+
+SHUFFLE_SEED = 0  # of the control in which no question keeps its picture
+INPUTS = (  # of generate and rank
+    "pixel_values", "image_index", "input_ids", "attention_mask",
+    "qformer_input_ids", "qformer_attention_mask"
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A Sample as the model meets it: its row in the table, the rendered prompt, the picture it is shown."""
+
+    row: int
+    uid: str
+    prompt: str
+    picture: MediaRef
+
+
+def predict(
+    loaded: LoadedRun, table: Table, pools: Mapping[str, MediaPool], recipe: Recipe, protocol: Evaluation,
+    config: EvaluateConfig, path: Path,
+) -> None:  # fmt: skip
+    """Writes one prediction for every Sample of `table` into `path`, going on after the batches it holds.
+
+    Raises ValueError for an unlabelled split, a picture that cannot be read, an unknown metric, a file that
+    was written under other conditions, and a model whose scores are not finite.
+    """
+    metric(protocol.metric)
+    questions = render(table, protocol.prompts[config.prompts], config.limit)
+    if config.images is Images.shuffled:
+        questions = shuffled(questions, SHUFFLE_SEED)
+    batches = by_length(questions, config.batch_size)
+    header = describe(loaded, table, recipe, protocol, config)
+    with lock(path.parent.with_name(f".{path.parent.name}.lock"), str(path)):
+        done = resume(path, header, [[question.uid for question in batch] for batch in batches])
+        with progress(recipe.name, sum(map(len, batches[:done])), len(questions)) as advance:
+            for batch in batches[done:]:
+                append(path, answer(loaded, table, pools, batch, protocol, header.decoding))
+                advance(len(batch))
+
+
+def device(name: str) -> str:
+    """`auto` is the GPU where there is one. Raises ValueError for what PyTorch does not know."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return str(torch.device(name))
+    except RuntimeError as error:
+        raise ValueError(f"device={name}: {str(error).splitlines()[0]}") from error
+
+
+def render(table: Table, prompt: str, limit: int | None) -> list[Question]:
+    """The first `limit` Samples with their prompts. Raises ValueError when one has no label."""
+    questions = []
+    for row in rows_of(len(table), limit):
+        sample = table.sample(row)
+        if not sample.answers and sample.gold is None:
+            raise ValueError(
+                f"{sample.uid} has neither answers nor a gold candidate: split {sample.split!r} of "
+                f"{sample.dataset} is unlabelled and cannot be scored here"
+            )
+        questions.append(Question(row, sample.uid, fill(prompt, sample), sample.media[0]))
+    return questions
+
+
+def shuffled(questions: Sequence[Question], seed: int) -> list[Question]:
+    """The same questions, none with its own picture: all stand in a random circle and move on by one."""
+    pictures = {identity(question.picture): question.picture for question in questions}
+    if len(pictures) < 2:
+        raise ValueError(f"images=shuffled needs two pictures, the {len(questions)} questions share one")
+    circle = sorted(pictures)
+    random.Random(seed).shuffle(circle)
+    other = {key: pictures[after] for key, after in zip(circle, circle[1:] + circle[:1], strict=True)}
+    return [replace(question, picture=other[identity(question.picture)]) for question in questions]
+
+
+def by_length(questions: Sequence[Question], batch_size: int) -> list[list[Question]]:
+    """Batches of like length, the longest first, so that what does not fit into memory fails at once.
+
+    A pure function of the uids, their prompts and the batch size.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: a batch holds one question at least")
+    ordered = sorted(questions, key=lambda question: (-len(question.prompt), question.uid))
+    return [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
+
+
+def describe(
+    loaded: LoadedRun, table: Table, recipe: Recipe, protocol: Evaluation, config: EvaluateConfig
+) -> Header:
+    """All that the predictions depend on."""
+    generates = protocol.mode is Mode.generate
+    return Header(
+        recipe=recipe.name,
+        profile=config.prompts,
+        protocol=protocol_hash(protocol, config.prompts, table.sample(0)),
+        mode=protocol.mode.value,
+        decoding=decoding(protocol.decoding, family(loaded)) if generates else {},
+        checkpoint=loaded.checkpoint,
+        manifest=manifest_hash(Path(config.paths.data), recipe.name, protocol.split),
+        images=config.images.value,
+        batch_size=config.batch_size,
+        limit=config.limit,
+    )
+
+
+def decoding(settings: Decoding, family: str) -> dict[str, Any]:
+    """Arguments of `generate`; LAVIS' length penalty depends on the family of language models."""
+    length_penalty = lookup(family, settings.length_penalty, "family in decoding.length_penalty")
+    return vars(settings) | {"length_penalty": length_penalty}
+
+
+@torch.inference_mode()
+def answer(
+    loaded: LoadedRun, table: Table, pools: Mapping[str, MediaPool], batch: Sequence[Question],
+    protocol: Evaluation, settings: dict[str, Any],
+) -> list[Prediction]:  # fmt: skip
+    """The model's predictions for one batch; each picture is read and encoded once."""
+    collator = collator_of(loaded)
+    pixels, image_index = pictures(batch, pools, loaded.config.model.vision.image_size)
+    place = next(loaded.model.parameters()).device
+    tensors = collator.prompts([question.prompt for question in batch], pixels, image_index).to(place)
+    inputs = {name: getattr(tensors, name) for name in INPUTS}
+    if protocol.mode is Mode.generate:
+        ids = loaded.model.generate(**inputs, **settings)  # (B, <= max_new_tokens)
+        texts = [text.strip() for text in loaded.tokenizers.llm.batch_decode(ids, skip_special_tokens=True)]
+        return [Prediction(q.uid, q.prompt, output=text) for q, text in zip(batch, texts, strict=True)]
+    samples = [table.sample(question.row) for question in batch]
+    candidates = [collator.candidate_ids(choices(sample)) for sample in samples]
+    scores = [row.tolist() for row in loaded.model.rank(**inputs, candidates=candidates)]
+    return [ranked(q, sample, row) for q, sample, row in zip(batch, samples, scores, strict=True)]
+
+
+def pictures(
+    batch: Sequence[Question], pools: Mapping[str, MediaPool], size: int
+) -> tuple[list[Tensor], list[int]]:
+    """The batch's distinct pictures, uint8 (3, S, S) each, and for each question which one it looks at."""
+    place: dict[tuple[str, str], int] = {}
+    pixels: list[Tensor] = []
+    for question in batch:
+        if (key := identity(question.picture)) not in place:
+            place[key] = len(pixels)
+            pixels.append(read_picture(question, pools, size))
+    return pixels, [place[identity(question.picture)] for question in batch]
+
+
+def read_picture(question: Question, pools: Mapping[str, MediaPool], size: int) -> Tensor:
+    """uint8 (3, S, S). Raises ValueError naming question and picture: a score is over all of them or none."""
+    pool, key = identity(question.picture)
+    try:
+        return evaluation_pixels(decode(lookup(pool, pools, "media pool").read(key)), size)
+    except BadMedia as error:
+        raise ValueError(f"{question.uid} cannot be shown its picture {pool}/{key}: {error}") from error
+
+
+def choices(sample: Sample) -> list[str]:
+    """What is ranked: the Sample's own candidates, or every word of every class of its vocabulary."""
+    if sample.candidates is None:
+        raise ValueError(f"{sample.uid} has no candidates to rank")
+    if sample.candidates.vocab is None:
+        return list(sample.candidates.items)
+    return [word for words in verbaliser(sample.candidates.vocab) for word in words]
+
+
+def ranked(question: Question, sample: Sample, scores: list[float]) -> Prediction:
+    """The candidates' scores, or those of the classes of words. Raises ValueError if not finite."""
+    if not all(map(math.isfinite, scores)):
+        raise ValueError(f"{question.uid}: the model scores the candidates {scores}; a score must be finite")
+    assert sample.candidates is not None
+    if vocab := sample.candidates.vocab:
+        scores = class_scores(scores, verbaliser(vocab))
+    return Prediction(question.uid, question.prompt, scores=scores)
+
+
+def collator_of(loaded: LoadedRun) -> Collator:
+    both, model = loaded.tokenizers, loaded.config.model
+    return Collator(both.llm, both.qformer, model.llm, model.qformer, family(loaded) == "encoder_decoder")
+
+
+def family(loaded: LoadedRun) -> str:
+    return "encoder_decoder" if loaded.model.llm.model.config.is_encoder_decoder else "causal"
+
+
+def identity(picture: MediaRef) -> tuple[str, str]:
+    return picture.pool, picture.key
+
+
+@contextmanager
+def progress(name: str, done: int, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar with questions a second and the time left; yields what moves it on."""
+    rate = TextColumn("{task.fields[rate]:.1f}/s")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        rate,
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task(name, total=total, completed=done, rate=0.0)
+        yield lambda count: bar.update(task, advance=count, rate=bar.tasks[0].speed or 0.0)

@@ -1,0 +1,97 @@
+"""Runs on disk: finding one, and showing what was trained and how it scored."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.table import Table
+
+from instructblip.files import read_json
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run directory as `train.py` leaves it; `step` and `loss` are the last logged ones, if any."""
+
+    folder: Path
+    experiment: str
+    seed: int
+    steps: int
+    step: int | None
+    loss: float | None
+    finished: bool
+
+
+def find_run(run: str, runs: Path) -> Path:
+    """The folder of a run given by path or by name. Raises ValueError listing the runs there are."""
+    for folder in (Path(run), runs / run):
+        if (folder / "config.yaml").is_file():
+            return folder
+    known = ", ".join(folder.name for folder in run_folders(runs)) or "none"
+    raise ValueError(f"run={run} is neither a run directory nor the name of one in {runs}. Known: {known}")
+
+
+def run_folders(runs: Path) -> list[Path]:
+    return sorted(path.parent for path in runs.glob("*/config.yaml"))
+
+
+def read_run(folder: Path) -> Run:
+    config = OmegaConf.load(folder / "config.yaml")
+    last = _last_row(folder / "metrics.csv")
+    return Run(
+        folder=folder,
+        experiment=" + ".join(config.experiment),
+        seed=config.seed,
+        steps=config.steps,
+        step=int(last["step"]) if last else None,
+        loss=float(last["loss"]) if last else None,
+        finished=(folder / "finished.json").is_file(),
+    )
+
+
+def read_scores(folder: Path) -> list[dict[str, Any]]:
+    """Every scores.json of a run."""
+    return [read_json(path) for path in sorted(folder.glob("eval/*/*/scores.json"))]
+
+
+def runs_table(runs: Iterable[Run]) -> Table:
+    table = _table("run", "state", "experiment", "seed", "step", "loss")
+    for run in runs:
+        state = "finished" if run.finished else "unfinished"
+        step = f"{run.step or 0} of {run.steps}"
+        loss = "" if run.loss is None else f"{run.loss:.4f}"
+        table.add_row(run.folder.name, state, run.experiment, str(run.seed), step, loss)
+    return table
+
+
+def scores_table(scores: Iterable[tuple[str, Mapping[str, Any]]]) -> Table:
+    """One line a score, given with the name of its run; a control or a part of the split is marked so."""
+    table = _table("run", "recipe", "prompts", "metric", "value", "n", "note")
+    for run, facts in scores:
+        shuffled = ["pictures shuffled"] if facts["images"] == "shuffled" else []
+        part = [f"first {facts['limit']} only"] if facts["limit"] is not None else []
+        value = f"{facts['value']:.4f}"
+        names = (run, facts["recipe"], facts["profile"], facts["metric"])
+        table.add_row(*names, value, str(facts["n"]), ", ".join(shuffled + part))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table()
+    for name in columns:
+        number = name in ("seed", "step", "loss", "value", "n")
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    return table
+
+
+def _last_row(path: Path) -> Mapping[str, str] | None:
+    if not path.is_file():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        rows: Sequence[Mapping[str, str]] = list(csv.DictReader(file))
+    return rows[-1] if rows else None

@@ -1,0 +1,158 @@
+"""What is said about a scene. A *program* is a kind of question: all that it can ask of a scene, answered.
+
+A program belongs either to held-in or to held-out datasets. `statements` (relations between two objects) is
+held out, so nothing here that a held-in dataset uses may speak of one object's place relative to another.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import permutations
+from typing import NamedTuple, TypeVar
+
+from instructblip.miniature.scenes import PAIRS, Object, Scene
+
+WORDINGS = (
+    "{objects}",
+    "{objects}.",
+    "{objects} on a plain background.",
+    "a picture of {objects}",
+    "an image with {objects}",
+    "there is {objects}.",
+    "the picture shows {objects}.",
+    "a drawing of {objects}.",
+)
+DETAILS: tuple[Callable[[Object], str], ...] = (  # one for each of the five captions of a picture
+    lambda item: item.name,
+    lambda item: item.name,
+    lambda item: item.name,
+    lambda item: f"{item.size} {item.name}",
+    lambda item: f"{item.name} in the {item.place}",
+)
+SYNONYMS = {  # what an annotator may write instead
+    "purple": "violet",
+    "circle": "round",
+    "square": "box",
+    "center": "middle",
+    "top center": "top",
+    "bottom center": "bottom",
+    "middle left": "left",
+    "middle right": "right",
+}
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+
+class Question(NamedTuple):
+    text: str
+    answer: str
+
+    @property
+    def balance(self) -> tuple[object, ...]:
+        return self.answer, (self.text, self.answer)
+
+
+class Statement(NamedTuple):
+    subject: str
+    relation: str
+    other: str
+    true: bool
+
+    @property
+    def text(self) -> str:
+        return f"The {self.subject} is {self.relation} the {self.other}."
+
+    @property
+    def balance(self) -> tuple[object, ...]:
+        return self.true, (self.relation, self.true), (self.subject, self.true), (self.other, self.true)
+
+
+Item = TypeVar("Item", Question, Statement)
+
+
+def captions(scene: Scene, rng: random.Random) -> list[str]:
+    """Five captions that list every object, in different wordings, orders and detail."""
+    wordings = rng.sample(WORDINGS, len(DETAILS))
+    return [_caption(scene, wording, detail, rng) for wording, detail in zip(wordings, DETAILS, strict=True)]
+
+
+def _caption(scene: Scene, wording: str, detail: Callable[[Object], str], rng: random.Random) -> str:
+    phrases = [with_article(detail(item)) for item in rng.sample(scene.objects, len(scene.objects))]
+    listed = " and ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))
+    text = wording.format(objects=listed)
+    return text[0].upper() + text[1:] if text.endswith(".") else text
+
+
+def with_article(phrase: str) -> str:
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def colour_of(scene: Scene) -> list[Question]:
+    """Asked of the shapes that the scene has once."""
+    return [Question(f"What color is the {item.shape}?", item.colour) for item in _only_of_their_shape(scene)]
+
+
+def what_at(scene: Scene) -> list[Question]:
+    return [Question(f"What shape is in the {item.place}?", item.shape) for item in scene.objects]
+
+
+def where(scene: Scene) -> list[Question]:
+    """The colour is named only where the shape alone would be ambiguous."""
+    alone = _only_of_their_shape(scene)
+    names = [item.shape if item in alone else item.name for item in scene.objects]
+    return [
+        Question(f"Where is the {name}?", item.place) for name, item in zip(names, scene.objects, strict=True)
+    ]
+
+
+def exists(scene: Scene) -> list[Question]:
+    """A `no` shares its shape or its colour with something in the scene: neither alone gives it away."""
+    there = {(item.shape, item.colour) for item in scene.objects}
+    shapes, colours = {shape for shape, _ in there}, {colour for _, colour in there}
+    return [
+        Question(
+            f"Is there {with_article(f'{colour} {shape}')}?", "yes" if (shape, colour) in there else "no"
+        )
+        for shape, colour in PAIRS
+        if shape in shapes or colour in colours
+    ]
+
+
+PROGRAMS = {"colour-of": colour_of, "what-at": what_at, "where": where, "exists": exists}
+
+
+def statements(scene: Scene) -> list[Statement]:
+    """Every true statement about two objects and, with the opposite relation, its false twin."""
+    return [
+        Statement(subject.name, relation if true else OPPOSITE[relation], other.name, true)
+        for subject, other in permutations(scene.objects, 2)
+        for relation in _relations(subject, other)
+        for true in (True, False)
+    ]
+
+
+def least_asked(candidates: Sequence[Item], asked: Counter[object], rng: random.Random) -> Item:
+    """The candidate whose first balance key was asked least so far; ties go by the next key, then by chance.
+
+    Counts it in `asked`: drawn one after the other, answers come out balanced over the dataset and, as far as
+    the scenes allow, within each wording of a question.
+    """
+    shuffled = rng.sample(candidates, len(candidates))
+    chosen = min(shuffled, key=lambda item: [asked[key] for key in item.balance])
+    asked.update(chosen.balance)
+    return chosen
+
+
+def _only_of_their_shape(scene: Scene) -> list[Object]:
+    shapes = Counter(item.shape for item in scene.objects)
+    return [item for item in scene.objects if shapes[item.shape] == 1]
+
+
+def _relations(subject: Object, other: Object) -> list[str]:
+    held = []
+    if subject.column != other.column:
+        held.append("left of" if subject.column < other.column else "right of")
+    if subject.row != other.row:
+        held.append("above" if subject.row < other.row else "below")
+    return held

@@ -1,0 +1,68 @@
+"""The two tokenizers of a model: the language model's and the Q-Former's (BERT's WordPiece)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from instructblip.config import ModelConfig
+
+BERT_SPECIALS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+
+
+@dataclass(frozen=True)
+class Tokenizers:
+    """`llm` is called with add_special_tokens=False, BOS and EOS are the collator's; `qformer` adds its own.
+
+    Both cut from the left (LAVIS), so that the end of a long prompt, where the question stands, survives.
+    """
+
+    llm: PreTrainedTokenizerFast
+    qformer: PreTrainedTokenizerFast
+
+
+def tokenizers(config: ModelConfig) -> Tokenizers:
+    """Reads both; each is a tokenizer.json or a folder that holds one.
+
+    Raises:
+        ValueError: files that are not there (all in one message), or special tokens the model does not know.
+    """
+    paths = {"model.llm.tokenizer": config.llm.tokenizer, "model.qformer.tokenizer": config.qformer.tokenizer}
+    files = {
+        name: Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+        for name, path in paths.items()
+    }
+    if absent := [f"{name}={file}" for name, file in files.items() if not file.is_file()]:
+        raise ValueError(f"tokenizers not found: {', '.join(absent)}")
+    llm = PreTrainedTokenizerFast(
+        tokenizer_file=str(files["model.llm.tokenizer"]),
+        bos_token=config.llm.bos_token,
+        eos_token=config.llm.eos_token,
+        pad_token=config.llm.pad_token,
+        truncation_side="left",
+    )
+    qformer = PreTrainedTokenizerFast(
+        tokenizer_file=str(files["model.qformer.tokenizer"]),
+        truncation_side="left",
+        model_max_length=config.qformer.max_length,
+        **BERT_SPECIALS,
+    )
+    _check_ids(config, Tokenizers(llm, qformer))
+    return Tokenizers(llm, qformer)
+
+
+def _check_ids(config: ModelConfig, both: Tokenizers) -> None:
+    """Model and tokenizer must mean the same by an id, and no id may lie outside the embedding."""
+    for name in ("eos_token_id", "pad_token_id"):
+        stated, actual = config.llm.config.get(name), getattr(both.llm, name)
+        if stated != actual:
+            raise ValueError(
+                f"model.llm.config.{name} is {stated}, the tokenizer's is {actual}; set it to that"
+            )
+    sizes = {"llm": config.llm.config.get("vocab_size"), "qformer": config.qformer.vocab_size}
+    for part, size in sizes.items():
+        tokens = len(getattr(both, part))
+        if size is not None and tokens > size:
+            raise ValueError(f"the {part} tokenizer has {tokens} tokens, model.{part} a vocabulary of {size}")

@@ -1,0 +1,89 @@
+"""The image encoder: any vision transformer of `transformers`, frozen, read before its own final norm.
+
+InstructBLIP's is EVA-CLIP ViT-g/14 (LAVIS `eva_vit.py`): 39 layers, 1408 wide, 257 tokens with CLS, all used.
+
+Shapes: N pictures, S image size, P image tokens, V vision width.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_model
+from torch import Tensor, nn
+from transformers import CLIPVisionModel, InstructBlipVisionModel, SiglipVisionModel
+
+from instructblip.config import VisionConfig
+from instructblip.models.pretrained import from_folder
+from instructblip.names import lookup
+
+ENCODERS: dict[str, Any] = {
+    "instructblip_vision_model": InstructBlipVisionModel,
+    "clip_vision_model": CLIPVisionModel,
+    "siglip_vision_model": SiglipVisionModel,  # SigLIP 2 of fixed resolution has this type too
+}
+
+
+class VisionEncoder(nn.Module):
+    """Pixels to image tokens. The mean and std of the pixels belong to the encoder and stand here."""
+
+    mean: Tensor  # (3, 1, 1)
+    std: Tensor  # (3, 1, 1)
+
+    def __init__(self, config: VisionConfig) -> None:
+        """Weights from `config.weights` (a .safetensors file or a `transformers` folder), else drawn.
+
+        Raises:
+            ValueError: `config.type` is not one of `ENCODERS`, or the folder lacks tensors.
+        """
+        super().__init__()
+        self.image_size = config.image_size
+        self.encoder = _encoder(config)
+        self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
+
+    @property
+    def width(self) -> int:
+        """V."""
+        return int(self.encoder.config.hidden_size)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """All image tokens (N, P, V) of pictures (N, 3, S, S): uint8, or float that is normalised already.
+
+        Raises:
+            ValueError: another size than `config.image_size`, or another dtype.
+        """
+        self._check(pixel_values)
+        if pixel_values.dtype == torch.uint8:
+            pixel_values = (pixel_values / 255 - self.mean) / self.std
+        return self.encoder(pixel_values).last_hidden_state
+
+    def _check(self, pixel_values: Tensor) -> None:
+        expected = (3, self.image_size, self.image_size)
+        if pixel_values.shape[1:] != expected:
+            raise ValueError(
+                f"pictures are {tuple(pixel_values.shape[1:])}, the vision encoder takes {expected}; "
+                "resize them or set model.vision.image_size"
+            )
+        if pixel_values.dtype != torch.uint8 and not pixel_values.is_floating_point():
+            raise ValueError(
+                f"pixel_values are {pixel_values.dtype}; give torch.uint8 (0 to 255) or normalised floats"
+            )
+
+
+def _encoder(config: VisionConfig) -> Any:
+    encoder_class = lookup(config.type, ENCODERS, "vision type")
+    # The EVA ViT's default range in transformers, 1e-10, is only meant to be overwritten; 0.02 is LAVIS'.
+    options = {"initializer_range": 0.02, **config.config, "image_size": config.image_size}
+    if config.type == "siglip_vision_model":
+        options["vision_use_head"] = False
+    if config.weights is not None and Path(config.weights).is_dir():
+        encoder = from_folder(encoder_class, config.weights, options)
+    else:
+        encoder = encoder_class(encoder_class.config_class(**options))
+    encoder.post_layernorm = nn.Identity()  # `ln_vision` takes its place and is trained
+    if config.weights is not None and Path(config.weights).is_file():
+        load_model(encoder, config.weights)
+    return encoder

@@ -1,0 +1,116 @@
+"""A run's own checkpoints: the trainable weights, the optimizer, the step, the lineage and whose frozen base they fit.
+
+A checkpoint is a folder that takes its name last, after everything in it is on disk; nothing half-written is ever read.
+The resume state of the data is the number of finished steps, and no random state is needed: dropout is keyed by step.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from instructblip.data.lineage import Seen
+from instructblip.files import read_json, sha256, sync, write_json
+from instructblip.models.checkpoint import base_fingerprint, load_trainable, trainable_state
+from instructblip.models.instructblip import InstructBlip
+
+WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A finished checkpoint folder."""
+
+    folder: Path
+
+    @property
+    def step(self) -> int:
+        return int(self._state["step"])
+
+    @property
+    def hash(self) -> str:
+        return str(self._state["sha256"][WEIGHTS])
+
+    @property
+    def lineage(self) -> list[Seen]:
+        return [Seen(**row) for row in self._state["lineage"]]
+
+    def load_weights(self, model: InstructBlip) -> None:
+        """Raises ValueError when the files were altered, or belong to another frozen base (naming both)."""
+        self._check(WEIGHTS)
+        own, base = self._state["base"], base_fingerprint(model)
+        if own != base:
+            raise ValueError(
+                f"{self.folder} was trained on the frozen base {own}, this model has the base {base}"
+            )
+        load_trainable(model, load_file(self.folder / WEIGHTS))
+
+    def load_optimizer(self) -> dict[str, Any]:
+        self._check(OPTIMIZER)
+        state: dict[str, Any] = torch.load(self.folder / OPTIMIZER, weights_only=True, map_location="cpu")
+        return state
+
+    @property
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = read_json(self.folder / STATE)
+        return state
+
+    def _check(self, name: str) -> None:
+        if sha256(self.folder / name) != self._state["sha256"][name]:
+            raise ValueError(
+                f"{self.folder / name} is not the file that was saved; delete the folder to use the one before"
+            )
+
+
+def save(
+    run: Path,
+    step: int,
+    model: InstructBlip,
+    optimizer: torch.optim.Optimizer,
+    lineage: Sequence[Seen],
+    keep: int,
+) -> None:
+    """Writes `checkpoints/step-<n>` whole or not at all, then removes all but the last `keep`."""
+    final = run / "checkpoints" / f"step-{step:08d}"
+    temporary = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(trainable_state(model), temporary / WEIGHTS)
+    torch.save(optimizer.state_dict(), temporary / OPTIMIZER)
+    for name in (WEIGHTS, OPTIMIZER):
+        sync(temporary / name)
+    state = {
+        "step": step,
+        "base": base_fingerprint(model),
+        "lineage": [asdict(seen) for seen in lineage],
+        "sha256": {name: sha256(temporary / name) for name in (WEIGHTS, OPTIMIZER)},
+    }
+    write_json(temporary / STATE, state)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(temporary, final)
+    sync(final.parent)
+    for old in checkpoints(run)[:-keep]:
+        shutil.rmtree(old.folder)
+
+
+def checkpoints(run: Path) -> list[Checkpoint]:
+    """Finished checkpoints, oldest first."""
+    return [Checkpoint(path.parent) for path in sorted((run / "checkpoints").glob(f"step-*/{STATE}"))]
+
+
+def last_checkpoint(run: Path) -> Checkpoint | None:
+    return next(reversed(checkpoints(run)), None)
+
+
+def inherited(init: str | None) -> list[Seen]:
+    """The lineage of the weights a run starts from: what stands beside them when they are a run's checkpoint."""
+    if init is None or not (Path(init).parent / STATE).is_file():
+        return []
+    return Checkpoint(Path(init).parent).lineage

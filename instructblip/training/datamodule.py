@@ -1,0 +1,118 @@
+"""The Lightning datamodule: the stream's steps for this rank, from the first unfinished one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from instructblip import recipes as recipe_files
+from instructblip.config import TrainConfig
+from instructblip.data.collate import Batch, Collator
+from instructblip.data.lineage import Seen, refuse_leaks
+from instructblip.data.mixture import Source, Stream, probabilities
+from instructblip.data.prepare import manifest_hash
+from instructblip.data.steps import Place, Reader, Step, Steps, stream_hash
+from instructblip.data.tables import Table, table_path
+from instructblip.data.templates import templates
+from instructblip.models.tokenizers import tokenizers
+from instructblip.recipes import Recipe, fingerprint
+
+HASHED_STEPS = 20  # of the stream: runs that differ here saw different data
+WORKER_TIMEOUT = 300  # seconds without a step before a hung data worker is an error
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The mixture's recipes, their prepared tables, and the stream over them."""
+
+    recipes: list[Recipe]
+    tables: list[Table]
+    manifests: list[str]
+    stream: Stream
+
+    @property
+    def names(self) -> list[str]:
+        return [recipe.name for recipe in self.recipes]
+
+    def lineage(self, steps: int) -> list[Seen]:
+        """What the first `steps` steps drew."""
+        return [
+            Seen(recipe.name, recipe.train or "", manifest, len(table), int(drawn))
+            for recipe, manifest, table, drawn in zip(
+                self.recipes, self.manifests, self.tables, self.stream.drawn(steps), strict=True
+            )
+        ]
+
+
+def mixture_recipes(config: TrainConfig) -> list[Recipe]:
+    """The mixture's recipes, refused when they may not be trained on. Raises ValueError naming absent ones."""
+    names, absent = recipe_files.select(config.mixture.recipes, config.partition.groups())
+    if absent:
+        raise ValueError(f"mixture {config.mixture.name} has no recipe yet for {', '.join(absent)}")
+    chosen = [recipe_files.load(name) for name in names]
+    refuse_leaks(chosen, config.partition, config.purpose, config.allow_leak)
+    return chosen
+
+
+def training_set(config: TrainConfig) -> TrainingSet:
+    """Opens the mixture's tables. Raises ValueError naming what is missing and the command that makes it."""
+    chosen = mixture_recipes(config)
+    data = Path(config.paths.data)
+    tables = [Table(table_path(data, recipe.name, recipe.train or "")) for recipe in chosen]
+    weights = probabilities(chosen, config.mixture.weighting, config.mixture.factors)
+    sources = [
+        Source(recipe.name, len(table), len(templates(recipe.templates or "")), p)
+        for recipe, table, p in zip(chosen, tables, weights, strict=True)
+    ]
+    stream = Stream(sources, config.seed, config.batch_size, config.group_size, config.mixture.draw)
+    manifests = [manifest_hash(data, recipe.name, recipe.train or "") for recipe in chosen]
+    return TrainingSet(chosen, tables, manifests, stream)
+
+
+def collator(config: TrainConfig, encoder_decoder: bool) -> Collator:
+    both = tokenizers(config.model)
+    return Collator(both.llm, both.qformer, config.model.llm, config.model.qformer, encoder_decoder)
+
+
+class StepData(LightningDataModule):
+    """Steps `first` to the run's end; rank and world size come from the trainer."""
+
+    def __init__(self, config: TrainConfig, data: TrainingSet, collator: Collator, first: int) -> None:
+        super().__init__()
+        self.config, self.data, self.collator, self.first = config, data, collator, first
+        media, size = Path(config.paths.data) / "media", config.model.vision.image_size
+        self.reader = Reader(data.stream, data.recipes, data.tables, media, config.transforms, size)
+
+    def facts(self) -> dict[str, Any]:
+        """What was trained on: recipe and table hashes, and the hash of the stream's first steps."""
+        tables = dict(zip(self.data.names, self.data.manifests, strict=True))
+        hashes = {recipe.name: fingerprint(recipe) for recipe in self.data.recipes}
+        return {
+            "recipes": hashes,
+            "tables": tables,
+            "stream": stream_hash(self.reader, 0, min(HASHED_STEPS, self.config.steps)),
+        }
+
+    def held_back(self) -> list[Batch]:
+        """The step after the run's last one, which no step trains on (though its rows may have been drawn before)."""
+        return self.steps(self.config.steps, self.config.steps + 1).read(self.config.steps).batches
+
+    def steps(self, first: int, last: int, rank: int = 0, world: int = 1) -> Steps:
+        place = Place(rank, world, self.config.trainer.micro_batch_size)
+        group_size = self.config.loss.group_size or self.config.group_size
+        return Steps(self.reader, self.collator, place, group_size, first, last)
+
+    def train_dataloader(self) -> DataLoader[Step]:
+        assert self.trainer is not None
+        workers = self.config.trainer.num_workers
+        return DataLoader(
+            self.steps(self.first, self.config.steps, self.trainer.global_rank, self.trainer.world_size),
+            batch_size=None,  # an item is a whole step already
+            num_workers=workers,
+            timeout=WORKER_TIMEOUT if workers else 0,
+            pin_memory=self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
+        )

@@ -1,0 +1,82 @@
+"""`dry_run=true`: what a run would do, and what is missing to do it, without loading anything heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from instructblip import recipes as recipe_files
+from instructblip.config import TrainConfig
+from instructblip.data.mixture import probabilities
+from instructblip.recipes import Recipe
+
+
+def show(config: TrainConfig) -> None:
+    """Prints steps, batch, schedule, mixture with expected epochs, and everything that is not there yet."""
+    console = Console()
+    names, absent = recipe_files.select(config.mixture.recipes, config.partition.groups())
+    chosen = [recipe_files.load(name) for name in names]
+    console.print(_figures(config))
+    console.print(_mixture(config, chosen, absent))
+    lacking = missing(config, chosen, absent)
+    console.print(
+        "\n".join(["missing:", *(f"  {line}" for line in lacking)]) if lacking else "nothing is missing",
+        soft_wrap=True,
+    )
+
+
+def missing(config: TrainConfig, chosen: list[Recipe], absent: list[str]) -> list[str]:
+    """Recipes, tables, tokenizers and weights a run needs and does not find, each with its setting or command."""
+    lines = [f"recipe {name}: no data_recipes/{name}.yaml" for name in absent]
+    for recipe in chosen:
+        path = Path(config.paths.data) / "tables" / recipe.name / f"{recipe.train}.arrow"
+        if not path.is_file():
+            lines.append(f"table {path}: python prepare.py recipe={recipe.name}")
+    model = config.model
+    wanted = {"model.qformer.tokenizer": model.qformer.tokenizer, "model.llm.tokenizer": model.llm.tokenizer}
+    if not model.random_init:
+        wanted |= {
+            "model.vision.weights": model.vision.weights or "",
+            "model.llm.weights": model.llm.weights or "",
+        }
+        wanted |= {"model.init": model.init or ""}
+    return lines + [
+        f"{setting}={path}" for setting, path in wanted.items() if not path or not Path(path).exists()
+    ]
+
+
+def _figures(config: TrainConfig) -> Table:
+    optim, table = config.optim, Table("run", config.name)
+    groups = config.batch_size // config.group_size
+    rows = {
+        "model": config.model.name,
+        "steps": f"{config.steps:,}",
+        "global batch": f"{config.batch_size} samples = {groups} groups of {config.group_size}",
+        "samples": f"{config.steps * config.batch_size:,}",
+        "learning rate": f"{optim.warmup_lr:g} to {optim.lr:g} in {optim.warmup_steps:,} steps, cosine to {optim.min_lr:g}",
+        "AdamW": f"betas {optim.betas}, weight decay {optim.weight_decay}",
+        "loss": f"mean over {config.loss.reduction.value}s",
+        "mixture": f"{config.mixture.name}: {config.mixture.weighting.value}, {config.mixture.draw.value} draws",
+        "devices": f"{config.trainer.num_nodes} x {config.trainer.devices} {config.trainer.accelerator}, "
+        f"micro-batch {config.trainer.micro_batch_size}, {config.trainer.precision.value}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _mixture(config: TrainConfig, chosen: list[Recipe], absent: list[str]) -> Table:
+    title = "p among the recipes that are here" if absent else "mixture"
+    table = Table("recipe", "size", "unit", "factor", "p", "expected epochs", title=title)
+    factors = {name: value for name, value in config.mixture.factors.items() if name not in absent}
+    samples = config.steps * config.batch_size
+    for recipe, p in zip(chosen, probabilities(chosen, config.mixture.weighting, factors), strict=True):
+        assert recipe.sampling is not None
+        size, unit, factor = recipe.sampling.size, recipe.sampling.unit, factors.get(recipe.name, 1.0)
+        epochs = "" if absent else f"{p * samples / size:.2f}"
+        table.add_row(recipe.name, f"{size:,}", unit, f"{factor:g}", f"{p:.4f}", epochs)
+    for name in absent:
+        table.add_row(name, *["no recipe yet"] + [""] * 4)
+    return table

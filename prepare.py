@@ -1,0 +1,33 @@
+"""Official files to tables and shards: `python prepare.py recipe=vqav2 paths.raw=DIR paths.data=DIR`."""
+
+from pathlib import Path
+
+from instructblip.cli import program
+from instructblip.config import PrepareConfig
+
+
+@program("prepare")
+def main(config: PrepareConfig) -> None:
+    from rich.progress import track
+
+    from instructblip import recipes
+    from instructblip.data.prepare import prepare, summary
+
+    if config.miniature is not None:
+        from instructblip.miniature import sources
+
+        sources.write(Path(config.paths.raw), seed=config.miniature)
+    names, absent = recipes.select(config.recipe, config.partition.groups())
+    for name in names:
+        recipe = recipes.load(name)
+        for split in recipes.needed_splits(recipe, config.splits):
+            entry = prepare(
+                recipe, split, config, progress=lambda items, text: track(items, text, transient=True)
+            )
+            print(f"{recipe.name}/{split}: {summary(entry)}")
+    if absent:
+        print(f"no recipe yet for {', '.join(absent)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""A small prepared miniature, configs composed as the programs compose them, and the real files where they are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from instructblip import recipes
+from instructblip.config import SCHEMAS, TrainConfig
+from instructblip.data.prepare import prepare
+from instructblip.miniature import sources
+from instructblip.miniature.albums import Sizes
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL = ROOT.parent / "shared" / "real_samples"
+SMALL = Sizes(
+    coco_train=40,
+    coco_val=4,
+    coco_test=12,
+    train_questions=3,
+    test_questions=2,
+    vsr_train=8,
+    vsr_dev=4,
+    vsr_test=16,
+)
+RECIPES = ("coco_caption", "vqav2", "vsr")
+
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class World:
+    """Raw files and prepared data of a small embedded world."""
+
+    raw: Path
+    data: Path
+
+
+def composed(name: str, *overrides: str) -> Any:
+    """A config as the program `name` would get it."""
+    ConfigStore.instance().store(name=f"{name}_schema", node=SCHEMAS[name])
+    with initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
+        return OmegaConf.to_object(compose(config_name=name, overrides=list(overrides)))
+
+
+def run_program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A program in a process of its own, from the repository's root."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("world")
+    sources.write(folder / "raw", seed=0, sizes=SMALL)
+    config = composed(
+        "prepare", "recipe=all", f"paths.raw={folder}/raw", f"paths.data={folder}/data", "check_counts=false"
+    )
+    for name in RECIPES:
+        recipe = recipes.load(name)
+        for split in recipes.needed_splits(recipe):
+            prepare(recipe, split, config, progress=lambda items, _: items)
+    return World(folder / "raw", folder / "data")
+
+
+@pytest.fixture
+def tiny(world: World, tmp_path: Path) -> Callable[..., TrainConfig]:
+    """A training config on the small world: `tiny("steps=4", ...)`."""
+
+    def make(*overrides: str) -> TrainConfig:
+        small = [
+            "steps=4", "batch_size=8", "group_size=4", "trainer.micro_batch_size=4", "trainer.num_workers=0",
+            "trainer.log_every=1", "name=run", f"paths.data={world.data}", f"paths.runs={tmp_path}/runs",
+        ]  # fmt: skip
+        return composed("train", "experiment=miniature", *small, *overrides)
+
+    return make
+
+
+@pytest.fixture
+def real() -> Path:
+    """The real annotation files and photographs, where they lie beside the repository."""
+    if not REAL.is_dir():
+        pytest.skip(f"no real samples in {REAL}")
+    return REAL
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """On CI a skipped system test is a failure: there everything it needs can be installed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and session.config.option.markexpr == "system" and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from instructblip import recipes
+from instructblip.config import Images
+from instructblip.data.sample import Candidates, MediaRef
+from instructblip.data.shards import append
+from instructblip.evaluation.predict import Question, by_length, choices, decoding, device, ranked, shuffled
+from instructblip.evaluation.predictions import read
+from instructblip.recipes import Decoding
+
+from .conftest import PICTURES, World, picture, statement
+
+
+def questions(count: int, images: int) -> list[Question]:
+    return [Question(n, f"{n:03d}", "?" * (n % 7), MediaRef("coco", str(n % images))) for n in range(count)]
+
+
+def test_generation_answers_each_question_about_its_own_picture(world: World) -> None:
+    header, predictions = read(world.predict("vqav2"))
+    assert len(predictions) == 7
+    for each in predictions:
+        number = int(each.uid.rsplit("/", 1)[1])
+        assert each.prompt == f"Question: How bright is {number:02d}? Short answer:"
+        assert each.output == f"{number % PICTURES * 40:03d}"
+        assert each.scores is None
+    assert header.decoding == world.model.settings
+    assert header.decoding["length_penalty"] == 0.0  # causal, LAVIS
+    assert header.checkpoint == world.checkpoint
+
+
+def test_the_length_penalty_is_that_of_the_family() -> None:
+    settings = recipes.load("vqav2").protocol("paper").decoding
+    assert decoding(settings, "causal")["length_penalty"] == 0.0
+    assert decoding(settings, "encoder_decoder")["length_penalty"] == -1.0
+    with pytest.raises(ValueError, match="causal"):
+        decoding(Decoding(), "causal")
+
+
+def test_ranking_scores_classes_by_their_words(world: World) -> None:
+    header, predictions = read(world.predict("vsr"))
+    no, yes = 2 * math.exp(-1.5), math.exp(-1.0) + math.exp(-2.0)
+    assert len(predictions) == 11
+    assert all(each.scores == pytest.approx([math.log(no), math.log(yes)]) for each in predictions)
+    assert header.decoding == {} and predictions[0].output is None
+
+
+def test_inline_candidates_get_a_score_each() -> None:
+    sample = replace(statement(0), candidates=Candidates(items=("left", "right", "left")))
+    assert choices(sample) == ["left", "right", "left"]
+    assert ranked(questions(1, 1)[0], sample, [-3.0, -1.0, -3.0]).scores == [-3.0, -1.0, -3.0]
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_scores_that_are_no_numbers_are_refused(bad: float, world: World) -> None:
+    world.model.likes["true"] = bad
+    with pytest.raises(ValueError, match=r"vsr/test/\d+: the model scores the candidates"):
+        world.predict("vsr")
+    assert read(world.path("vsr"))[1] == []
+
+
+def test_a_picture_is_encoded_once_a_batch(world: World) -> None:
+    world.prepare("vsr", [statement(number, image=number // 3) for number in range(6)])
+    world.predict("vsr", batch_size=6)
+    assert world.model.batches == [(2, 6)]
+
+
+def test_batches_are_sorted_by_length_and_lose_nobody() -> None:
+    given = questions(40, images=9)
+    batches = by_length(given, 6)
+    flat = [question for batch in batches for question in batch]
+    assert sorted(flat, key=lambda q: q.uid) == given
+    assert all(len(a.prompt) >= len(b.prompt) for a, b in pairwise(flat))
+    assert [len(batch) for batch in batches] == [6] * 6 + [4]
+
+
+def test_batches_do_not_depend_on_the_order_of_the_table() -> None:
+    given = questions(40, images=9)
+    assert by_length(given[::-1], 6) == by_length(given, 6)
+
+
+def test_a_batch_of_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size=0"):
+        by_length(questions(2, 1), 0)
+
+
+@pytest.mark.parametrize("died_after", [0, 1, 3])
+@pytest.mark.parametrize("tail", [b"", b'{"uid": "vsr/te', b'{"uid": "x", "prompt": "?", "output": "y"}'])
+def test_killed_and_restarted_gives_the_same_bytes(died_after: int, tail: bytes, world: World) -> None:
+    path = world.predict("vsr")
+    whole, batches = path.read_bytes(), world.model.batches
+    path.unlink()
+    world.model.batches, world.model.dies_after = [], died_after
+    with pytest.raises(KeyboardInterrupt):
+        world.predict("vsr")
+    path.write_bytes(path.read_bytes() + tail)
+    world.model.dies_after = 1_000
+    world.predict("vsr")
+    assert path.read_bytes() == whole
+    assert world.model.batches == batches  # what was finished was not asked again
+
+
+def test_a_batch_that_was_cut_is_asked_again_as_a_whole(world: World) -> None:
+    path = world.predict("vsr")
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:6]))  # the header, a batch of three, two of the next
+    world.model.batches = []
+    world.predict("vsr")
+    assert path.read_bytes() == whole
+    assert [rows for _, rows in world.model.batches] == [3, 3, 2]
+
+
+def test_another_checkpoint_does_not_go_on_with_the_file(world: World) -> None:
+    world.predict("vsr")
+    world.checkpoint = "decaf"
+    with pytest.raises(ValueError, match="checkpoint 'c0ffee' is now 'decaf'"):
+        world.predict("vsr")
+
+
+@pytest.mark.parametrize("images", [2, 3, 10, 40])
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffling_leaves_no_question_its_picture(images: int, seed: int) -> None:
+    given = questions(40, images)
+    moved = shuffled(given, seed)
+    assert [(q.uid, q.prompt, q.row) for q in moved] == [(q.uid, q.prompt, q.row) for q in given]
+    assert all(a.picture.key != b.picture.key for a, b in zip(given, moved, strict=True))
+    assert {q.picture.key for q in moved} == {q.picture.key for q in given}
+    assert shuffled(given, seed) == moved
+
+
+def test_shuffling_depends_on_the_seed() -> None:
+    given = questions(40, 40)
+    assert shuffled(given, 0) != shuffled(given, 1)
+
+
+def test_shuffling_one_picture_is_refused(world: World) -> None:
+    world.prepare("vsr", [statement(number, image=0) for number in range(3)])
+    with pytest.raises(ValueError, match="the 3 questions share one"):
+        world.predict("vsr", images=Images.shuffled)
+
+
+def test_a_shuffled_control_shows_other_pictures_and_says_so(world: World) -> None:
+    header, predictions = read(world.predict("vqav2", images=Images.shuffled))
+    assert header.images == "shuffled"
+    assert all(
+        each.output != f"{int(each.uid.rsplit('/', 1)[1]) % PICTURES * 40:03d}" for each in predictions
+    )
+
+
+def test_limit_takes_the_first_samples(world: World) -> None:
+    header, predictions = read(world.predict("vsr", limit=4))
+    assert sorted(each.uid for each in predictions) == [f"vsr/test/{number:02d}" for number in range(4)]
+    assert header.limit == 4
+
+
+def test_an_unlabelled_split_is_refused_before_the_model_runs(world: World) -> None:
+    world.prepare("vsr", [statement(0), statement(1, gold=None)])
+    with pytest.raises(ValueError, match=r"vsr/test/01 has neither answers nor a gold.*unlabelled"):
+        world.predict("vsr")
+    assert world.model.batches == [] and not world.path("vsr").exists()
+
+
+def test_an_unknown_device_is_refused() -> None:
+    assert device("auto") in ("cpu", "cuda")
+    with pytest.raises(ValueError, match="device=gpu"):
+        device("gpu")
+
+
+def test_a_missing_picture_is_named(world: World) -> None:
+    world.prepare("vsr", [statement(0), statement(1, image=77)])
+    with pytest.raises(ValueError, match="vsr/test/01 cannot be shown its picture coco/77"):
+        world.predict("vsr")
+
+
+def test_a_broken_picture_is_named(world: World) -> None:
+    list(append(world.data / "media" / "coco", [("88", picture(1))], shard_size=1))
+    (tar,) = [
+        path for path in (world.data / "media" / "coco").glob("*.tar") if b"88.png" in path.read_bytes()
+    ]
+    tar.write_bytes(tar.read_bytes().replace(b"IDAT", b"IDAX"))
+    world.prepare("vsr", [statement(0), statement(1, image=88)])
+    with pytest.raises(ValueError, match="vsr/test/01 cannot be shown its picture coco/88"):
+        world.predict("vsr")

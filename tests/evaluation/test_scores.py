@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from instructblip.config import Images
+from instructblip.files import sha256
+
+from .conftest import World, question, statement
+
+
+def edit(path: Path, change: Callable[[list[str]], list[str]]) -> None:
+    path.write_text(
+        "".join(change(path.read_text(encoding="utf-8").splitlines(keepends=True))), encoding="utf-8"
+    )
+
+
+def test_scores_and_their_origin(world: World) -> None:
+    path = world.predict("vqav2")
+    scores = world.score("vqav2")
+    assert (scores.value, scores.n) == (pytest.approx(5 / 7), 7)
+    assert scores.metric == "vqa_accuracy:evalai"
+    assert scores.checkpoint == world.checkpoint
+    assert scores.manifest == "table of vqav2"
+    assert scores.predictions == sha256(path)
+    assert path.parent.name == f"paper-{scores.protocol}"
+    assert json.loads(path.with_name("scores.json").read_text(encoding="utf-8")) == asdict(scores)
+
+
+def test_ranking_scores(world: World) -> None:
+    world.predict("vsr")  # it always says true, and five of eleven are
+    assert world.score("vsr").value == pytest.approx(5 / 11)
+
+
+def test_scoring_again_gives_the_same_file(world: World) -> None:
+    path = world.predict("vsr").with_name("scores.json")
+    world.score("vsr")
+    before = path.read_bytes()
+    world.score("vsr")
+    assert path.read_bytes() == before
+
+
+def test_a_part_and_a_control_are_scored_as_such(world: World) -> None:
+    world.predict("vqav2", limit=2, images=Images.shuffled)
+    scores = world.score("vqav2", limit=2, images=Images.shuffled)
+    assert (scores.n, scores.limit, scores.images, scores.value) == (2, 2, "shuffled", 0.0)
+
+
+REFUSED: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
+    "missing": (lambda lines: lines[:-2], "2 missing"),
+    "half a line": (lambda lines: [*lines[:-1], lines[-1][:9]], "1 missing"),
+    "twice": (lambda lines: [*lines, lines[-1]], "1 predicted twice"),
+    "unknown": (lambda lines: [*lines, lines[-1].replace("vsr/test/", "vsr/test/x")], "1 not in the table"),
+    "exchanged": (
+        lambda lines: [*lines[:-1], lines[1]],
+        r"1 missing \(first vsr/test/00\), 1 predicted twice \(first vsr/test/10\), where 11 Samples",
+    ),
+    "nan": (
+        lambda lines: [*lines[:-1], lines[-1].replace("[-", "[NaN, -")],
+        "vsr/test/00 cannot be scored.*NaN",
+    ),
+    "text": (lambda lines: [*lines[:-1], lines[-1].replace("scores", "output")], "needs scores"),
+    "prompt": (lambda lines: [*lines[:-1], lines[-1].replace("near", "far")], "1 of 11 prompts"),
+    "protocol": (
+        lambda lines: [lines[0].replace('"protocol": "', '"protocol": "0'), *lines[1:]],
+        "another protocol",
+    ),
+    "recipe": (lambda lines: [lines[0].replace('"vsr"', '"gqa"'), *lines[1:]], "recipe 'gqa', not 'vsr'"),
+    "control": (
+        lambda lines: [lines[0].replace('"own"', '"shuffled"'), *lines[1:]],
+        "images 'shuffled', not 'own'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_scored_is_refused_and_overwrites_nothing(case: str, world: World) -> None:
+    change, message = REFUSED[case]
+    path = world.predict("vsr")
+    world.score("vsr")
+    before = path.with_name("scores.json").read_bytes()
+    edit(path, change)
+    with pytest.raises(ValueError, match=message):
+        world.score("vsr")
+    assert path.with_name("scores.json").read_bytes() == before
+
+
+def test_an_unlabelled_split_is_refused(world: World) -> None:
+    world.predict("vsr")
+    world.prepare("vsr", [statement(number, gold=None) for number in range(11)])
+    with pytest.raises(ValueError, match=r"vsr/test/00 cannot be scored: .*unlabelled"):
+        world.score("vsr")
+
+
+def test_questions_that_changed_are_refused_and_answers_that_were_mended_are_not(world: World) -> None:
+    world.predict("vqav2")
+    world.prepare("vqav2", [question(number, "no idea") for number in range(7)])
+    assert world.score("vqav2").value == 0.0
+    world.prepare("vqav2", [question(number, "no idea") for number in range(8)])
+    with pytest.raises(ValueError, match=r"1 missing \(first vqav2/val/07\)"):
+        world.score("vqav2")

@@ -1,0 +1,137 @@
+"""The language models alone: logits where they are needed, padding, and what a config must state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from instructblip.models.llm import CausalLM, EncoderDecoderLM, language_model
+
+from .conftest import padded, tiny_config
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "opt": {
+        "hidden_size": 16,
+        "ffn_dim": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "word_embed_proj_dim": 16,
+        "init_std": 0.2,
+    },
+    "qwen3": {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "initializer_range": 0.2,
+    },
+}
+
+
+def drawn(kind: str) -> CausalLM | EncoderDecoderLM:
+    config = tiny_config("llama" if kind in OTHERS else kind).llm
+    if kind in OTHERS:
+        ids = {
+            name: config.config[name]
+            for name in ("vocab_size", "pad_token_id", "eos_token_id", "bos_token_id")
+        }
+        config = replace(config, type=kind, config=OTHERS[kind] | ids)
+    torch.manual_seed(0)
+    return language_model(config).eval()
+
+
+def inputs(llm: Any, rows: list[list[int]], left: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    ids, mask = padded(rows, left=left)
+    return llm.model.get_input_embeddings()(ids), mask
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5", "opt", "qwen3"])
+def test_rank_agrees_with_token_nll(kind: str) -> None:
+    """Ragged prompts and candidates; 1e-5: fp32 numbers of order 10, summed in another order."""
+    llm = drawn(kind)
+    rows, candidates = [[1, 20, 21, 22, 23], [1, 30]], [[[5], [6, 7, 8]], [[9, 10]]]
+    with torch.no_grad():
+        ranked = llm.rank(*inputs(llm, rows), candidates)
+    for row, texts, scores in zip(rows, candidates, ranked, strict=True):
+        for text, score in zip(texts, scores, strict=True):
+            if isinstance(llm, EncoderDecoderLM):
+                nll = llm.token_nll(*inputs(llm, [row]), torch.tensor([text]))
+            else:
+                nll = llm.token_nll(*inputs(llm, [row + text]), torch.tensor([text]))
+            torch.testing.assert_close(-nll.sum(), score, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt", "qwen3"])
+def test_logits_only_where_a_target_is_predicted(kind: str) -> None:
+    llm = drawn(kind)
+    seen: list[int] = []
+    llm.model.lm_head.register_forward_hook(
+        lambda module, args, output: seen.append(output.shape[:-1].numel())
+    )
+    labels = torch.tensor([[-100, 5, 6], [7, -100, -100]])
+    nll = llm.token_nll(*inputs(llm, [[1, 20, 4, 5, 6], [1, 20, 7]]), labels)
+    assert seen == [3]
+    assert (nll != 0).tolist() == (labels != -100).tolist()
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt", "qwen3"])
+def test_padding_of_a_prompt_changes_nothing(kind: str) -> None:
+    llm = drawn(kind)
+    search = {"num_beams": 3, "max_new_tokens": 5, "min_new_tokens": 5, "repetition_penalty": 1.5}
+    together = llm.generate(*inputs(llm, [[1, 20, 21, 22, 23], [1, 30]], left=True), **search)
+    alone = llm.generate(*inputs(llm, [[1, 30]]), **search)
+    assert together.shape == (2, 5) and together[1].tolist() == alone[0].tolist()
+
+
+def test_generated_rows_end_with_pad() -> None:
+    llm = drawn("llama")
+    with torch.no_grad():
+        llm.model.lm_head.weight.zero_()
+        llm.model.lm_head.weight[2] = 1.0  # EOS wins wherever the hidden state sums to more than 0
+        states = llm.model.model.norm.register_forward_hook(
+            lambda module, args, output: (
+                torch.stack((output[0].abs(), -output[1].abs())) if len(output) == 2 else output
+            )
+        )
+    out = llm.generate(
+        *inputs(llm, [[1, 20], [1, 30]]), num_beams=1, max_new_tokens=4, repetition_penalty=1.0
+    )
+    states.remove()
+    assert out[0].tolist() == [2, 0, 0, 0] and 2 not in out[1].tolist()
+
+
+def test_exact_gelu_by_config() -> None:
+    exact, approximate = (
+        language_model(replace(config, config=config.config | {"dense_act_fn": name}))
+        for config in [tiny_config("t5").llm]
+        for name in ("gelu", "gelu_new")
+    )
+    assert type(exact.model.encoder.block[0].layer[1].DenseReluDense.act).__name__ == "GELUActivation"
+    assert (
+        type(approximate.model.encoder.block[0].layer[1].DenseReluDense.act).__name__ == "NewGELUActivation"
+    )
+
+
+@pytest.mark.parametrize("missing", ["eos_token_id", "pad_token_id"])
+def test_ids_must_be_stated(missing: str) -> None:
+    config = tiny_config("t5").llm
+    del config.config[missing]
+    with pytest.raises(ValueError, match=f"model.llm.config.{missing} is not set"):
+        language_model(config)
+
+
+def test_a_pad_token_beyond_the_folders_vocabulary_gets_a_row(tmp_path: Path) -> None:
+    config = tiny_config().llm
+    saved = language_model(config)
+    saved.model.save_pretrained(tmp_path)
+    larger = config.config | {"vocab_size": 61, "pad_token_id": 60}
+    loaded = language_model(replace(config, weights=str(tmp_path), config=larger))
+    rows = loaded.model.get_input_embeddings().weight
+    assert rows.shape == (61, 16) and torch.equal(rows[:60], saved.model.get_input_embeddings().weight)
+    assert loaded.model.generation_config.pad_token_id == 60

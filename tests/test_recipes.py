@@ -1,0 +1,85 @@
+"""Every recipe file: valid, complete, and all it names exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from instructblip import recipes
+from instructblip.data.readers import READERS
+from instructblip.data.templates import templates
+from instructblip.evaluation.metrics import metric
+from tests.conftest import ROOT, composed
+
+NAMES = recipes.names()
+assert {"coco_caption", "vqav2", "vsr"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_recipe_names_exists(name: str) -> None:
+    recipe = recipes.load(name)
+    assert recipe.task in recipes.TASKS
+    assert {split.reader for split in recipe.splits.values()} <= set(READERS)
+    assert (recipes.RECIPES / "pools" / f"{recipe.pool}.yaml").is_file()
+    if recipe.templates:
+        assert templates(recipe.templates)
+    if recipe.evaluation:
+        assert recipe.evaluation.prompts.keys() == {"paper", "lavis"}
+        assert callable(metric(recipe.evaluation.metric))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_is_short_and_in_the_partition(name: str) -> None:
+    path = recipes.RECIPES / f"{name}.yaml"
+    assert len(path.read_text().splitlines()) <= 45
+    partition = composed("prepare", "recipe=all").partition
+    assert name in partition.held_in + partition.held_out
+
+
+def test_paper_templates_are_all_there() -> None:
+    assert [len(templates(family)) for family in ("caption", "vqa")] == [13, 10]
+
+
+def test_groups_and_lists() -> None:
+    partition = composed("prepare", "recipe=all").partition
+    assert len(partition.held_in) == len(partition.held_out) == 13
+    groups = partition.groups()
+    names, absent = recipes.select("held_in", groups)
+    assert set(names) | set(absent) == set(partition.held_in) and not set(names) & set(absent)
+    assert recipes.select(["vsr", "vqav2", "vsr"], groups) == (["vsr", "vqav2"], [])
+    assert recipes.select("all", groups)[0] == list(NAMES)
+
+
+@pytest.mark.parametrize(("name", "hint"), [("vqa2", "vqav2"), ("held_inn", "held_in")])
+def test_unknown_recipe_is_refused_with_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=f"did you mean '{hint}'"):
+        recipes.select(name, {"held_in": [], "held_out": []})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("form: classify", "form: classifier", "classifier"),
+        ("name: vsr", "name: vsr2", "name is 'vsr2'"),
+        ("task: visual reasoning", "task: reasoning", "unknown task"),
+        ("split: test", "split: train", "both trained on and evaluated"),
+        ("access: open", "acces: open", "acces"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_its_file(tmp_path: Path, old: str, new: str, said: str) -> None:
+    path = tmp_path / "vsr.yaml"
+    path.write_text((ROOT / "data_recipes/vsr.yaml").read_text().replace(old, new))
+    with pytest.raises(ValueError, match=said) as refused:
+        recipes.load(str(path))
+    assert str(path) in str(refused.value)
+
+
+def test_wording_does_not_change_the_data_version() -> None:
+    recipe = recipes.load("vqav2")
+    version = recipe.data_version()
+    recipe.templates = "caption"
+    assert recipe.data_version() == version
+    recipe.splits["train"].rows += 1
+    assert recipe.data_version() != version
+    recipe.templates, recipe.splits["train"].rows = "vqa", recipe.splits["train"].rows - 1
