@@ -21,9 +21,7 @@ def main(config: PrepareConfig) -> None:
     for name in names:
         recipe = recipes.load(name)
         for split in recipes.needed_splits(recipe, config.splits):
-            entry = prepare(
-                recipe, split, config, progress=lambda items, text: track(items, text, transient=True)
-            )
+            entry = prepare(recipe, split, config, progress=lambda items, text: track(items, text, transient=True))
             print(f"{recipe.name}/{split}: {summary(entry)}")
     if absent:
         print(f"no recipe yet for {', '.join(absent)}")

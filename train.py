@@ -15,9 +15,7 @@ def main(config: TrainConfig) -> None:
     from instructblip.training.run import is_finished, opened
 
     if is_finished(config):
-        return print(
-            f"{Path(config.paths.runs) / config.name} is finished; evaluate.py run={config.name} scores it"
-        )
+        return print(f"{Path(config.paths.runs) / config.name} is finished; evaluate.py run={config.name} scores it")
     with opened(config) as run:
         fit(config, run)
 

@@ -75,7 +75,7 @@ def refuse_misspelt(name: str, arguments: list[str]) -> None:
 
     Hydra itself would accept `+typo=1`, and would find a typo only once a sweep has begun.
     """
-    texts = [text for text in arguments if not text.startswith("-") and "=" in text or text.startswith("~")]
+    texts = [text for text in arguments if (not text.startswith("-") and "=" in text) or text.startswith("~")]
     schema = OmegaConf.structured(SCHEMAS[name])
     known = [*_keys(schema), *_groups()]
     for override in OverridesParser.create().parse_overrides(texts):
@@ -93,8 +93,7 @@ def refuse_misspelt(name: str, arguments: list[str]) -> None:
 def run_name(config: TrainConfig, overridden: bool) -> str:
     """Experiment and seed; six digits of the config's hash when something that matters was overridden."""
     names = [
-        name.rsplit("/", 1)[-1] if number else name.replace("/", "-")
-        for number, name in enumerate(config.experiment)
+        name.rsplit("/", 1)[-1] if number else name.replace("/", "-") for number, name in enumerate(config.experiment)
     ]
     meaningful = {key: value for key, value in vars(config).items() if key not in NOT_MEANINGFUL}
     suffix = f"-{fingerprint(meaningful)[:6]}" if overridden else ""
@@ -114,9 +113,7 @@ def _name(config: TrainConfig) -> None:
 
 
 def _check_options(group: str, options: list[str]) -> None:
-    known = [
-        path.relative_to(CONF / group).with_suffix("").as_posix() for path in (CONF / group).rglob("*.yaml")
-    ]
+    known = [path.relative_to(CONF / group).with_suffix("").as_posix() for path in (CONF / group).rglob("*.yaml")]
     for option in options:
         require(option, known, group)
     if group == "experiment" and options and options[0].startswith(NEEDS_A_BASE):
@@ -126,7 +123,7 @@ def _check_options(group: str, options: list[str]) -> None:
 
 
 def _values(override: Override) -> Iterator[str]:
-    """The option names of a group override; of a sweep, those of its first job (Hydra checks the others at the start)."""
+    """The option names of a group override, of all jobs of a sweep."""
     values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
     for value in values:
         yield from _as_list(value)
@@ -135,12 +132,12 @@ def _values(override: Override) -> Iterator[str]:
 def _as_list(value: Any) -> list[str]:
     if isinstance(value, list | tuple):
         return [item for part in value for item in _as_list(part)]
-    text = value.text if isinstance(value, QuotedString) else str(value)
+    text: str = value.text if isinstance(value, QuotedString) else str(value)
     return [part.strip(" '\"") for part in text.strip("[]").split(",")]
 
 
 def _keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in node:
+    for key in map(str, node):
         yield f"{prefix}{key}"
         if not OmegaConf.is_missing(node, key) and isinstance(child := node[key], DictConfig):
             yield from _keys(child, f"{prefix}{key}.")

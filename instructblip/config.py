@@ -145,9 +145,7 @@ class ModelConfig:
     random_init: bool = False  # tiny models: every weight drawn from `seed`, none loaded
     ln_vision_eps: float = 1e-5  # LAVIS; transformers has 1e-6 (PAPER A.2)
     freeze_ln_vision: bool = False
-    unfreeze: list[str] = field(
-        default_factory=list
-    )  # vision, llm: only where there is nothing pretrained to keep
+    unfreeze: list[str] = field(default_factory=list)  # vision, llm: only where there is nothing pretrained to keep
 
 
 @dataclass

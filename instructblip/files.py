@@ -49,9 +49,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}); it may be cut short: download it again"
-        ) from error
+        raise ValueError(f"{path} is not valid JSON ({error}); it may be cut short: download it again") from error
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:
@@ -62,9 +60,7 @@ def read_jsonl(path: Path) -> Iterator[Any]:
                 try:
                     yield json.loads(line)
                 except json.JSONDecodeError as error:
-                    raise ValueError(
-                        f"{path} line {number} is not valid JSON ({error}); download it again"
-                    ) from error
+                    raise ValueError(f"{path} line {number} is not valid JSON ({error}); download it again") from error
 
 
 def sha256(path: Path) -> str:
@@ -84,9 +80,7 @@ def lock(path: Path, what: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
-            raise ValueError(
-                f"{what} is being written by {file.read().strip()}; wait for it or stop it"
-            ) from error
+            raise ValueError(f"{what} is being written by {file.read().strip()}; wait for it or stop it") from error
         file.truncate(0)
         job = os.environ.get("SLURM_JOB_ID", "none")
         file.write(f"host {socket.gethostname()}, process {os.getpid()}, job {job}")

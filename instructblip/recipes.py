@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import cache
@@ -89,7 +89,6 @@ class Evaluation:
     prompts: dict[str, str] = MISSING
     metric: str = MISSING
     decoding: Decoding = field(default_factory=Decoding)
-    question_text: str = "raw"
     version: int = 1
 
 
@@ -168,7 +167,7 @@ def load(name: str) -> Recipe:
     return recipe
 
 
-def select(recipe: Any, groups: dict[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+def select(recipe: Any, groups: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
     """Normalises a `recipe=` setting: a name, a list, a group of the partition, `all`, or a YAML file.
 
     `groups` maps `held_in` and `held_out` to names. Returns the recipes, and the names of a group that have no

@@ -67,15 +67,9 @@ def test_an_ablation_changes_only_what_it_names() -> None:
 
 
 def test_every_field_is_read_somewhere() -> None:
-    source = "\n".join(
-        path.read_text()
-        for path in [*ROOT.glob("*.py"), *(ROOT / "instructblip").rglob("*.py")]
-    )
+    source = "\n".join(path.read_text() for path in [*ROOT.glob("*.py"), *(ROOT / "instructblip").rglob("*.py")])
     fields = {
-        field.name
-        for schema in SCHEMAS.values()
-        for kind in _dataclasses(schema)
-        for field in dataclasses.fields(kind)
+        field.name for schema in SCHEMAS.values() for kind in _dataclasses(schema) for field in dataclasses.fields(kind)
     }
     unread = [name for name in sorted(fields) if not re.search(rf"\.{name}\b", source)]
     assert not unread, f"nothing reads {unread}"
@@ -124,11 +118,7 @@ def test_refusal_comes_before_anything_heavy(program: str, arguments: list[str],
     assert done.returncode == 2
     message = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert said in "\n".join(message) and "Traceback" not in done.stderr
-    imported = {
-        line.rsplit("|", 1)[-1].strip()
-        for line in done.stderr.splitlines()
-        if line.startswith("import time:")
-    }
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "omegaconf" in imported and not imported & {"torch", "transformers", "lightning", "datasets"}
 
 

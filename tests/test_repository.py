@@ -20,6 +20,7 @@ ROOMS = {  # module: floor and column; an import points down, or stays in its co
     "instructblip.config": (0, "facts"), "instructblip.data.sample": (0, "facts"),
     "instructblip.data": (1, "data"), "instructblip.models": (1, "models"),
     "instructblip.evaluation.metrics": (1, "metrics"), "instructblip.evaluation.answers": (1, "metrics"),
+    "instructblip.evaluation.predictions": (1, "metrics"),
     "instructblip.evaluation.captions": (1, "metrics"), "instructblip.evaluation.statistics": (1, "metrics"),
     "instructblip.miniature": (2, "miniature"), "instructblip.training": (3, "training"),
     "instructblip.evaluation": (4, "evaluation"), "instructblip.cli": (5, "programs"),
@@ -63,9 +64,7 @@ def test_imports_point_down(path: Path) -> None:
     floor, column = ROOMS[own]
     for target in filter(None, map(room, imports(path))):
         below, its_column = ROOMS[target]
-        assert its_column == column or below < floor, (
-            f"{module} on floor {floor} imports {target} on floor {below}"
-        )
+        assert its_column == column or below < floor, f"{module} on floor {floor} imports {target} on floor {below}"
 
 
 @pytest.mark.parametrize("path", [*PACKAGE, *PROGRAMS], ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -86,18 +85,14 @@ def test_budgets(path: Path) -> None:
     assert len(lines) <= (80 if path in PROGRAMS else 300), f"{path.name} has {len(lines)} lines"
     for node in ast.walk(ast.parse("\n".join(lines))):
         if isinstance(node, ast.FunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 60, (
-                f"{path.name}:{node.name} is longer than 60 lines"
-            )
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{path.name}:{node.name} is longer than 60 lines"
     if path.name == "__init__.py":
         assert not lines
     assert path.stem not in {"utils", "util", "helpers", "misc", "common"}
 
 
 def test_nothing_private_is_committed() -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-    )
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout")
     found = []
@@ -125,12 +120,8 @@ def test_no_requirement_brings_torchvision_or_timm() -> None:
     ]
     pinned = (ROOT / "constraints.txt").read_text()
     for name in ("torchvision", "timm"):
-        assert not any(item.startswith(name) for item in wanted) and not re.search(
-            rf"^{name}==", pinned, re.M
-        )
+        assert not any(item.startswith(name) for item in wanted) and not re.search(rf"^{name}==", pinned, re.M)
     assert re.search(r"^torch==2\.13\.0$", pinned, re.M)
     for item in wanted:
         name = re.split(r"[><=\[]", item)[0].replace("-", "[-_]")
-        assert re.search(rf"^{name}==", pinned, re.M | re.I), (
-            f"{name} has no tested version in constraints.txt"
-        )
+        assert re.search(rf"^{name}==", pinned, re.M | re.I), f"{name} has no tested version in constraints.txt"

@@ -47,7 +47,9 @@ class Batch:
     cu_seqlens: Tensor | None = None  # boundaries of packed rows
 
     def to(self, device: torch.device) -> Batch:
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         return replace(self, **moved)
 
 
@@ -64,7 +66,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Collator:
-    """Tokenises with the limits of the model's config (PAPER B.2): prompts cut from the left, responses from the right."""
+    """Tokenises with the limits of the model's config (PAPER B.2): prompts cut on the left, responses on the right."""
 
     llm_tokenizer: Tokenizer
     qformer_tokenizer: Tokenizer
@@ -91,19 +93,15 @@ class Collator:
         weight = ((labels != IGNORE) & counts[:, None]).float()  # (B, T)
         return self._batch(rows, pixels, input_ids, attention_mask, labels, weight)
 
-    def prompts(
-        self, instructions: Sequence[str], pixels: Sequence[Tensor], image_index: Sequence[int]
-    ) -> Batch:
+    def prompts(self, instructions: Sequence[str], pixels: Sequence[Tensor], image_index: Sequence[int]) -> Batch:
         """Prompts alone, for generate and rank; whole for the language model, left-padded where it is causal."""
         examples = [Example(text, "", "", "", "") for text in instructions]
         rows = [Row(example, image) for example, image in zip(examples, image_index, strict=True)]
-        input_ids, attention_mask = self._pad(
-            self.prompt_ids(instructions, None), left=not self.encoder_decoder
-        )
+        input_ids, attention_mask = self._pad(self.prompt_ids(instructions, None), left=not self.encoder_decoder)
         return self._batch(rows, pixels, input_ids, attention_mask, None, None)
 
     def prompt_ids(self, instructions: Sequence[str], limit: int | None) -> list[list[int]]:
-        """BOS + instruction (causal) or instruction + EOS (encoder-decoder); at most `limit` ids, the last ones kept."""
+        """BOS + instruction (causal) or instruction + EOS (encoder-decoder); the last `limit` ids."""
         tokenizer = self.llm_tokenizer
         before = [tokenizer.bos_token_id] if self.llm.bos_token and tokenizer.bos_token_id is not None else []
         after = [tokenizer.eos_token_id] if self.encoder_decoder else []

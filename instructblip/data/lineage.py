@@ -20,9 +20,7 @@ class Seen:
     drawn: int
 
 
-def refuse_leaks(
-    recipes: Sequence[Recipe], partition: PartitionConfig, purpose: Purpose, allow_leak: bool
-) -> None:
+def refuse_leaks(recipes: Sequence[Recipe], partition: PartitionConfig, purpose: Purpose, allow_leak: bool) -> None:
     """Raises ValueError when the training recipes may not be trained on for this purpose.
 
     Instruction tuning sees held-in recipes only (paper, section 2.1); fine-tuning may name any recipe with a

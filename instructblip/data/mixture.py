@@ -102,9 +102,7 @@ class Stream:
         augmentations = keyed.mix(self._key(facts, "augmentation"), position)
         return [
             Pick(source, *fields)
-            for fields in zip(
-                rows.tolist(), templates.tolist(), answers.tolist(), augmentations.tolist(), strict=True
-            )
+            for fields in zip(rows.tolist(), templates.tolist(), answers.tolist(), augmentations.tolist(), strict=True)
         ]
 
     def _key(self, source: Source, purpose: str) -> int:
@@ -130,9 +128,7 @@ class RandomDraw:
             self._at, self._counts = 0, np.zeros_like(self._counts)
         while self._at < group:
             last = min(self._at + CHUNK, group)
-            self._counts = self._counts + np.bincount(
-                self.datasets(self._at, last), minlength=len(self._counts)
-            )
+            self._counts = self._counts + np.bincount(self.datasets(self._at, last), minlength=len(self._counts))
             self._at = last
         return self._counts.copy()
 

@@ -58,21 +58,13 @@ def prepare(recipe: Recipe, split: str, config: PrepareConfig, progress: Progres
         entry = {
             "rows": rows,
             "official_rows": recipe.split(split).rows,
-            "dropped": {
-                reason: {"count": len(uids), "first": uids[:SHOWN]} for reason, uids in scan.dropped.items()
-            },
+            "dropped": {reason: {"count": len(uids), "first": uids[:SHOWN]} for reason, uids in scan.dropped.items()},
             "table": {"bytes": table.stat().st_size, "sha256": sha256(table)},
             "sources": sources,
         }
         manifest["splits"][split] = entry
         write_json(manifest_path, manifest)
     return {**entry, "fresh": True}
-
-
-def manifest_hash(data: Path, recipe: str, split: str) -> str:
-    """The sha256 of a prepared table: what a lineage or a score names."""
-    entry = read_json(data / "tables" / recipe / "manifest.json")["splits"][split]
-    return str(entry["table"]["sha256"])
 
 
 def _manifest(path: Path, recipe: Recipe, rebuild: bool) -> dict[str, Any]:
@@ -103,9 +95,7 @@ def _scan(recipe: Recipe, split: str, config: PrepareConfig) -> Scan:
             scan.drop(item.uid, item.reason)
             continue
         if item.uid in seen:
-            raise ValueError(
-                f"{recipe.name}/{split}: id {item.uid} occurs twice in {recipe.split(split).files[0]}"
-            )
+            raise ValueError(f"{recipe.name}/{split}: id {item.uid} occurs twice in {recipe.split(split).files[0]}")
         seen.add(item.uid)
         scan.rows += 1
         scan.media.update({ref.key: ref for ref in item.media})
@@ -120,9 +110,7 @@ def _scan(recipe: Recipe, split: str, config: PrepareConfig) -> Scan:
 
 def _store_media(recipe: Recipe, scan: Scan, config: PrepareConfig, progress: Progress) -> dict[str, str]:
     """Adds the split's pictures to their pool, each once; returns why the others could not be (key -> reason)."""
-    pool = RawPool.open(
-        recipe.pool, Path(config.paths.media.get(recipe.pool, f"{config.paths.raw}/{recipe.pool}"))
-    )
+    pool = RawPool.open(recipe.pool, Path(config.paths.media.get(recipe.pool, f"{config.paths.raw}/{recipe.pool}")))
     folder = Path(config.paths.data) / "media" / recipe.pool
     bad: dict[str, str] = {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,9 +121,7 @@ def _store_media(recipe: Recipe, scan: Scan, config: PrepareConfig, progress: Pr
         if config.media is MediaMode.link:
             shards.link(folder, ((ref.key, path) for ref, path, _ in found))
         else:
-            for _ in shards.append(
-                folder, ((ref.key, content) for ref, _, content in found), config.shard_size
-            ):
+            for _ in shards.append(folder, ((ref.key, content) for ref, _, content in found), config.shard_size):
                 pass
     if len(bad) > config.max_bad_media * len(scan.media):
         first = "\n  ".join(list(bad.values())[:SHOWN])
@@ -146,9 +132,7 @@ def _store_media(recipe: Recipe, scan: Scan, config: PrepareConfig, progress: Pr
     return bad
 
 
-def _good(
-    pool: RawPool, wanted: Iterable[MediaRef], bad: dict[str, str]
-) -> Iterator[tuple[MediaRef, Path, bytes]]:
+def _good(pool: RawPool, wanted: Iterable[MediaRef], bad: dict[str, str]) -> Iterator[tuple[MediaRef, Path, bytes]]:
     """Pictures that are there and decode to the last row; the others go into `bad`."""
     for ref in wanted:
         try:

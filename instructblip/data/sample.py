@@ -72,9 +72,7 @@ class Sample:
     split: str
     form: Form
     media: tuple[MediaRef, ...]
-    slots: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # text; ocr: tuple of str; history: tuple of (str, str)
+    slots: Mapping[str, Any] = field(default_factory=dict)  # text; ocr: tuple of str; history: tuple of (str, str)
     answers: tuple[Answer, ...] = ()
     candidates: Candidates | None = None
     gold: int | None = None
@@ -96,6 +94,4 @@ def votes(texts: list[str], confidences: list[str] | None = None) -> tuple[Answe
     seen: dict[str, list[str]] = {}
     for text, confidence in zip(texts, given, strict=True):
         seen.setdefault(text, []).append(confidence)
-    return tuple(
-        Answer(text, len(marks), tuple(marks) if confidences else ()) for text, marks in seen.items()
-    )
+    return tuple(Answer(text, len(marks), tuple(marks) if confidences else ()) for text, marks in seen.items())

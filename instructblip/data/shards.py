@@ -71,9 +71,7 @@ class MediaPool:
         )
         data = os.pread(self._descriptor(file), length, offset)
         if hashlib.sha256(data).hexdigest() != digest:
-            raise BadMedia(
-                f"{self.folder / file} at byte {offset}", f"is not the picture {key!r} that was indexed"
-            )
+            raise BadMedia(f"{self.folder / file} at byte {offset}", f"is not the picture {key!r} that was indexed")
         return data
 
     def __getstate__(self) -> dict[str, object]:
@@ -104,17 +102,20 @@ def pool_keys(folder: Path) -> set[str]:
 
 
 def append(folder: Path, pictures: Iterable[tuple[str, bytes]], shard_size: int) -> Iterator[int]:
-    """Writes (key, file content) pairs into new tars of at most `shard_size` pictures; yields each finished tar's count."""
+    """Writes (key, file content) pairs into new tars of at most `shard_size`; yields each finished tar's count."""
     for leftover in folder.glob("*.tar"):
         if not leftover.with_suffix(".arrow").exists():
             leftover.unlink()  # its writer was interrupted before the index took its name
     pictures = iter(pictures)
     while chunk := list(islice(pictures, shard_size)):
         shard = folder / f"{folder.name}-{_next_number(folder):06d}.tar"
-        with replacing(shard) as temporary, temporary.open("wb") as stream:
-            with wds.TarWriter(stream, encoder=False, mtime=0) as tar:
-                for key, data in chunk:
-                    tar.write({"__key__": member_key(key), extension(data): data})
+        with (
+            replacing(shard) as temporary,
+            temporary.open("wb") as stream,
+            wds.TarWriter(stream, encoder=False, mtime=0) as tar,
+        ):
+            for key, data in chunk:
+                tar.write({"__key__": member_key(key), extension(data): data})
         _write_index(shard.with_suffix(".arrow"), index_tar(shard), shard.stat().st_size)
         yield len(chunk)
 
@@ -150,9 +151,7 @@ def key_hash(key: str) -> int:
 def member_key(key: str) -> str:
     """The key itself, when it can be a tar member's name; ValueError otherwise."""
     if not KEY.fullmatch(key):
-        raise ValueError(
-            f"media key {key!r} cannot name a shard member: 1 to 90 letters, digits, '_' and '-'"
-        )
+        raise ValueError(f"media key {key!r} cannot name a shard member: 1 to 90 letters, digits, '_' and '-'")
     return key
 
 
@@ -175,9 +174,12 @@ def _next_number(folder: Path) -> int:
 
 def _write_index(path: Path, table: pa.Table, container_bytes: int) -> None:
     table = table.replace_schema_metadata({"container_bytes": str(container_bytes)})
-    with replacing(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+    with (
+        replacing(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_table(table)
 
 
 def _open_index(path: Path) -> pa.Table:
@@ -185,9 +187,7 @@ def _open_index(path: Path) -> pa.Table:
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except pa.ArrowInvalid as error:
-        raise ValueError(
-            f"{path} is not a media index ({error}); delete it and its tar, and prepare again"
-        ) from error
+        raise ValueError(f"{path} is not a media index ({error}); delete it and its tar, and prepare again") from error
     expected = int((table.schema.metadata or {}).get(b"container_bytes", b"0"))
     if expected:
         tar = path.with_suffix(".tar")

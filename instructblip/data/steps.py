@@ -108,9 +108,7 @@ class Steps(IterableDataset[Step]):
         picks = self.reader.stream.step(number)
         dealt = deal(self.reader.costs(picks), self.place.world, self.place.micro_batch_size)
         bad: list[str] = []
-        batches = [
-            self._batch({place: picks[place] for place in places}, bad) for places in dealt[self.place.rank]
-        ]
+        batches = [self._batch({place: picks[place] for place in places}, bad) for places in dealt[self.place.rank]]
         return Step(number, batches, bad)
 
     def _batch(self, picks: dict[int, Pick], bad: list[str]) -> Batch:
@@ -149,7 +147,5 @@ def stream_hash(reader: Reader, first: int, last: int) -> str:
     for number in range(first, last):
         for pick in reader.stream.step(number):
             example = reader.example(pick)
-            digest.update(
-                f"{example.recipe}\t{example.uid}\t{example.template}\t{pick.augmentation}\n".encode()
-            )
+            digest.update(f"{example.recipe}\t{example.uid}\t{example.template}\t{pick.augmentation}\n".encode())
     return digest.hexdigest()

@@ -16,7 +16,7 @@ from datasets import Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 
 from instructblip.data.sample import Answer, Candidates, Form, MediaRef, Sample
-from instructblip.files import replacing
+from instructblip.files import read_json, replacing
 
 TEXT = Value("string")
 FEATURES = Features(
@@ -66,6 +66,12 @@ def table_path(data: Path, recipe: str, split: str) -> Path:
     return data / "tables" / recipe / f"{split}.arrow"
 
 
+def manifest_hash(data: Path, recipe: str, split: str) -> str:
+    """The sha256 of a prepared table: what a lineage or a score names."""
+    entry = read_json(data / "tables" / recipe / "manifest.json")["splits"][split]
+    return str(entry["table"]["sha256"])
+
+
 def write_table(path: Path, samples: Iterable[Sample]) -> int:
     """Writes the table whole or not at all; returns its number of rows."""
     with replacing(path) as temporary:
@@ -105,9 +111,7 @@ def from_row(row: dict[str, Any]) -> Sample:
         form=Form(row["form"]),
         media=tuple(MediaRef(**ref) for ref in row["media"]),
         slots={name: _frozen(value) for name, value in json.loads(row["slots"]).items()},
-        answers=tuple(
-            Answer(**{**answer, "confidence": tuple(answer["confidence"])}) for answer in row["answers"]
-        ),
+        answers=tuple(Answer(**{**answer, "confidence": tuple(answer["confidence"])}) for answer in row["answers"]),
         candidates=None
         if candidates["vocab"] == ""
         else Candidates(tuple(candidates["items"]), candidates["vocab"], tuple(candidates["relevance"])),

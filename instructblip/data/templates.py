@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import cast
 
 from omegaconf import OmegaConf
 
@@ -37,7 +38,8 @@ class Example:
 def templates(family: str) -> tuple[Template, ...]:
     """The wordings of a task family, in the file's order."""
     require(family, [path.stem for path in (RECIPES / "templates").glob("*.yaml")], "template family")
-    return tuple(Template(**row) for row in OmegaConf.load(RECIPES / "templates" / f"{family}.yaml"))
+    rows = OmegaConf.load(RECIPES / "templates" / f"{family}.yaml")
+    return tuple(Template(row["id"], row["text"]) for row in cast(Iterable[dict[str, str]], rows))
 
 
 def render(sample: Sample, template: Template, answer: Answer, response: ResponseText) -> Example:

@@ -39,10 +39,7 @@ CONTRACTED = """
 # The official table mends every spelling with one apostrophe left out; only "somebody'd" goes the other way.
 # Its upper-case entries (Im, Ive, Id've) never match, since the text is in lower case by then.
 CONTRACTIONS = {"somebody'd": "somebodyd"} | {
-    word[:at] + word[at + 1 :]: word
-    for word in CONTRACTED.split()
-    for at, letter in enumerate(word)
-    if letter == "'"
+    word[:at] + word[at + 1 :]: word for word in CONTRACTED.split() for at, letter in enumerate(word) if letter == "'"
 }
 
 

@@ -17,10 +17,9 @@ from torch import Tensor
 from instructblip.config import EvaluateConfig, Images
 from instructblip.data.collate import Collator
 from instructblip.data.media import BadMedia, decode
-from instructblip.data.prepare import manifest_hash
 from instructblip.data.sample import MediaRef, Sample
 from instructblip.data.shards import MediaPool
-from instructblip.data.tables import Table
+from instructblip.data.tables import Table, manifest_hash
 from instructblip.data.templates import fill
 from instructblip.data.transforms import evaluation_pixels
 from instructblip.evaluation.answers import class_scores, verbaliser
@@ -126,9 +125,7 @@ def by_length(questions: Sequence[Question], batch_size: int) -> list[list[Quest
     return [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
 
 
-def describe(
-    loaded: LoadedRun, table: Table, recipe: Recipe, protocol: Evaluation, config: EvaluateConfig
-) -> Header:
+def describe(loaded: LoadedRun, table: Table, recipe: Recipe, protocol: Evaluation, config: EvaluateConfig) -> Header:
     """All that the predictions depend on."""
     generates = protocol.mode is Mode.generate
     return Header(
@@ -172,9 +169,7 @@ def answer(
     return [ranked(q, sample, row) for q, sample, row in zip(batch, samples, scores, strict=True)]
 
 
-def pictures(
-    batch: Sequence[Question], pools: Mapping[str, MediaPool], size: int
-) -> tuple[list[Tensor], list[int]]:
+def pictures(batch: Sequence[Question], pools: Mapping[str, MediaPool], size: int) -> tuple[list[Tensor], list[int]]:
     """The batch's distinct pictures, uint8 (3, S, S) each, and for each question which one it looks at."""
     place: dict[tuple[str, str], int] = {}
     pixels: list[Tensor] = []

@@ -138,7 +138,5 @@ def _parse(record: type[Record], path: Path, number: int, line: bytes) -> Record
 def _require_same(path: Path, found: Header, wanted: Header) -> None:
     before, now = asdict(found), asdict(wanted)
     if before != now:
-        changes = [
-            f"{name} {before[name]!r} is now {now[name]!r}" for name in now if before[name] != now[name]
-        ]
+        changes = [f"{name} {before[name]!r} is now {now[name]!r}" for name in now if before[name] != now[name]]
         raise ValueError(f"{path} was written under other conditions: {', '.join(changes)}; {REMEDY}")

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from instructblip.config import EvaluateConfig
-from instructblip.data.prepare import manifest_hash
 from instructblip.data.sample import Sample
-from instructblip.data.tables import Table
+from instructblip.data.tables import Table, manifest_hash
 from instructblip.data.templates import fill
 from instructblip.evaluation.metrics import Metric, metric
 from instructblip.evaluation.predictions import (

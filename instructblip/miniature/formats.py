@@ -111,9 +111,7 @@ def _caption_id(picture: Picture, k: int) -> int:
 # --- VQAv2 ------------------------------------------------------------------------------------------------
 
 
-def vqav2(
-    subset: str, album: Sequence[Picture], per_picture: int, rng: random.Random
-) -> tuple[Record, Record]:
+def vqav2(subset: str, album: Sequence[Picture], per_picture: int, rng: random.Random) -> tuple[Record, Record]:
     """`v2_OpenEnded_mscoco_*_questions.json` and `v2_mscoco_*_annotations.json` of one subset."""
     shared = {
         "info": _info("Rendered scenes in the format of VQA v2.0"),
@@ -130,9 +128,7 @@ def vqav2(
     return shared | {"task_type": "Open-Ended", "questions": questions}, shared | {"annotations": annotations}
 
 
-def ask(
-    album: Sequence[Picture], per_picture: int, rng: random.Random
-) -> list[tuple[Picture, int, str, Question]]:
+def ask(album: Sequence[Picture], per_picture: int, rng: random.Random) -> list[tuple[Picture, int, str, Question]]:
     """(picture, k, program, question) for `per_picture` programs of each picture, taken in turn.
 
     A program that has nothing to ask of a scene leaves its question out.

@@ -101,9 +101,7 @@ def where(scene: Scene) -> list[Question]:
     """The colour is named only where the shape alone would be ambiguous."""
     alone = _only_of_their_shape(scene)
     names = [item.shape if item in alone else item.name for item in scene.objects]
-    return [
-        Question(f"Where is the {name}?", item.place) for name, item in zip(names, scene.objects, strict=True)
-    ]
+    return [Question(f"Where is the {name}?", item.place) for name, item in zip(names, scene.objects, strict=True)]
 
 
 def exists(scene: Scene) -> list[Question]:
@@ -111,9 +109,7 @@ def exists(scene: Scene) -> list[Question]:
     there = {(item.shape, item.colour) for item in scene.objects}
     shapes, colours = {shape for shape, _ in there}, {colour for _, colour in there}
     return [
-        Question(
-            f"Is there {with_article(f'{colour} {shape}')}?", "yes" if (shape, colour) in there else "no"
-        )
+        Question(f"Is there {with_article(f'{colour} {shape}')}?", "yes" if (shape, colour) in there else "no")
         for shape, colour in PAIRS
         if shape in shapes or colour in colours
     ]

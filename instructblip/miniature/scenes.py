@@ -117,8 +117,7 @@ def sample(rng: random.Random, counts: Sequence[int] = COUNTS) -> Scene:
     sizes = rng.choices(tuple(SIZES), k=count)
     return Scene(
         tuple(
-            Object(shape, colour, size, cell)
-            for (shape, colour), size, cell in zip(pairs, sizes, cells, strict=True)
+            Object(shape, colour, size, cell) for (shape, colour), size, cell in zip(pairs, sizes, cells, strict=True)
         )
     )
 

@@ -98,16 +98,12 @@ def qformer(texts: list[str]) -> Tokenizer:
     The library's own WordPiece trainer is not used: its ids differ from process to process.
     """
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    words = Counter(
-        word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
-    )
+    words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
     inner = [f"##{character}" for character in string.ascii_lowercase + string.digits]
     frequent = sorted(words, key=lambda word: (-words[word], word))
     vocabulary = list(dict.fromkeys([*QFORMER_SPECIALS, *CHARACTERS, *inner, *frequent]))[:VOCAB_SIZE]
 
-    tokenizer = Tokenizer(
-        models.WordPiece({token: i for i, token in enumerate(vocabulary)}, unk_token="[UNK]")
-    )
+    tokenizer = Tokenizer(models.WordPiece({token: i for i, token in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.add_special_tokens(QFORMER_SPECIALS)

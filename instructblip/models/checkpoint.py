@@ -27,14 +27,10 @@ def load_trainable(model: InstructBlip, state: dict[str, Tensor]) -> None:
     own = trainable_state(model)
     missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     other = [
-        f"{name} {tuple(state[name].shape)}"
-        for name in own
-        if name in state and own[name].shape != state[name].shape
+        f"{name} {tuple(state[name].shape)}" for name in own if name in state and own[name].shape != state[name].shape
     ]
     if missing or unexpected or other:
-        raise ValueError(
-            f"checkpoint does not fit: missing {missing}, unexpected {unexpected}, other shape {other}"
-        )
+        raise ValueError(f"checkpoint does not fit: missing {missing}, unexpected {unexpected}, other shape {other}")
     model.load_state_dict(state, strict=False)
 
 

@@ -103,14 +103,10 @@ class Metrics(Callback):
         if done % self.every and done != self.last:
             return
         losses = {name: value.item() for name, value in outputs.items()}
-        known = {
-            name: f"{value:.8g}" for name, value in losses.items() if math.isfinite(value)
-        }  # absent recipe: empty
+        known = {name: f"{value:.8g}" for name, value in losses.items() if math.isfinite(value)}  # absent recipe: empty
         row = {"step": done, **known, "lr": f"{trainer.optimizers[0].param_groups[0]['lr']:.8g}"}
         with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, self.columns).writerow(
-                {**row, "seconds": f"{time.perf_counter() - self.began:.2f}"}
-            )
+            csv.DictWriter(file, self.columns).writerow({**row, "seconds": f"{time.perf_counter() - self.began:.2f}"})
 
 
 class Checkpointing(Callback):
@@ -175,9 +171,7 @@ class FixedBatch(Callback):
         if pl_module.done == self.steps.config.steps and trainer.is_global_zero:
             losses = {**read_json(self.path), "after": pl_module.fixed_loss(self.batches)}
             write_json(self.finished, {"steps": pl_module.done, "fixed_batch": losses})
-            print(
-                f"loss of one fixed batch: {losses['before']:.3f} before, {losses['after']:.3f} after training"
-            )
+            print(f"loss of one fixed batch: {losses['before']:.3f} before, {losses['after']:.3f} after training")
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

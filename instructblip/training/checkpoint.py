@@ -47,9 +47,7 @@ class Checkpoint:
         self._check(WEIGHTS)
         own, base = self._state["base"], base_fingerprint(model)
         if own != base:
-            raise ValueError(
-                f"{self.folder} was trained on the frozen base {own}, this model has the base {base}"
-            )
+            raise ValueError(f"{self.folder} was trained on the frozen base {own}, this model has the base {base}")
         load_trainable(model, load_file(self.folder / WEIGHTS))
 
     def load_optimizer(self) -> dict[str, Any]:

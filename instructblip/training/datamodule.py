@@ -14,9 +14,8 @@ from instructblip.config import TrainConfig
 from instructblip.data.collate import Batch, Collator
 from instructblip.data.lineage import Seen, refuse_leaks
 from instructblip.data.mixture import Source, Stream, probabilities
-from instructblip.data.prepare import manifest_hash
 from instructblip.data.steps import Place, Reader, Step, Steps, stream_hash
-from instructblip.data.tables import Table, table_path
+from instructblip.data.tables import Table, manifest_hash, table_path
 from instructblip.data.templates import templates
 from instructblip.models.tokenizers import tokenizers
 from instructblip.recipes import Recipe, fingerprint

@@ -29,9 +29,7 @@ def weigh(batches: Sequence[Batch], groups: int, reduction: Reduction, all_reduc
     counts = all_reduce(torch.cat([tokens, samples[None]]))  # (G + 1,)
     tokens, samples = counts[:-1], counts[-1]
     if tokens.sum() == 0:
-        raise ValueError(
-            "a step without any target token: every response was cut away or every picture was unreadable"
-        )
+        raise ValueError("a step without any target token: every response was cut away or every picture was unreadable")
     return [replace(batch, loss_weight=_weight(batch, tokens, samples, reduction)) for batch in batches]
 
 

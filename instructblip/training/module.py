@@ -52,25 +52,19 @@ class TrainingModule(LightningModule):
         """Backward over all micro-batches, one update. Returns the loss in total and per recipe, over all ranks."""
         made = self.optimizers()
         assert isinstance(made, torch.optim.Optimizer)
-        batches = weigh(
-            [b.to(self.device) for b in step.batches], self.groups, self.config.loss.reduction, self._sum
-        )
+        batches = weigh([b.to(self.device) for b in step.batches], self.groups, self.config.loss.reduction, self._sum)
         sums = torch.zeros(1 + 2 * len(self.recipes), device=self.device)
         for number, batch in enumerate(batches):
             torch.manual_seed(keyed.key(self.config.seed, "dropout", step.number, number, self.global_rank))
             with self._syncing_last(number == len(batches) - 1):
                 nll = token_nll(self.model, batch)  # (B, T)
-                loss = (nll * batch.loss_weight).sum()
-                self.manual_backward(
-                    loss * self.trainer.world_size
-                )  # DDP takes the mean of gradients over ranks
+                loss = weighted_sum(nll, batch)
+                self.manual_backward(loss * self.trainer.world_size)  # DDP takes the mean of gradients over ranks
             sums += self._sums(loss, nll, batch)
         sums = self._sum(sums)
         if not torch.isfinite(sums[0]):
             uids = [uid for batch in batches for uid in batch.uids]
-            raise FloatingPointError(
-                f"loss {sums[0].item()} at step {step.number}; samples of this rank: {uids}"
-            )
+            raise FloatingPointError(f"loss {sums[0].item()} at step {step.number}; samples of this rank: {uids}")
         self._update(made, step.number)
         return self._report(sums)
 
@@ -79,12 +73,10 @@ class TrainingModule(LightningModule):
         """The loss of given micro-batches, dropout off: what the same data cost before and after training."""
         training = self.model.training
         self.model.eval()
-        weighed = weigh(
-            [b.to(self.device) for b in batches], self.groups, self.config.loss.reduction, lambda own: own
-        )
-        total = sum((token_nll(self.model, batch) * batch.loss_weight).sum().item() for batch in weighed)
+        weighed = weigh([b.to(self.device) for b in batches], self.groups, self.config.loss.reduction, lambda own: own)
+        total = sum(weighted_sum(token_nll(self.model, batch), batch).item() for batch in weighed)
         self.model.train(training)
-        return float(total)
+        return total
 
     def _update(self, made: torch.optim.Optimizer, step: int) -> None:
         if self.config.optim.clip_norm is not None:
@@ -97,7 +89,7 @@ class TrainingModule(LightningModule):
 
     def _syncing_last(self, last: bool) -> Any:
         """Gradients are reduced over ranks once a step, with the last micro-batch."""
-        wrapped = self.trainer.strategy.model
+        wrapped: Any = self.trainer.strategy.model
         return nullcontext() if last or not hasattr(wrapped, "no_sync") else wrapped.no_sync()
 
     def _sum(self, value: Tensor) -> Tensor:
@@ -136,3 +128,9 @@ def token_nll(model: InstructBlip, batch: Batch) -> Tensor:
         image_index=batch.image_index,
     )
     return nll
+
+
+def weighted_sum(nll: Tensor, batch: Batch) -> Tensor:
+    """This micro-batch's share of the step's loss."""
+    assert batch.loss_weight is not None
+    return (nll * batch.loss_weight).sum()

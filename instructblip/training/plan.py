@@ -10,6 +10,7 @@ from rich.table import Table
 from instructblip import recipes as recipe_files
 from instructblip.config import TrainConfig
 from instructblip.data.mixture import probabilities
+from instructblip.files import read_json
 from instructblip.recipes import Recipe
 
 
@@ -42,9 +43,7 @@ def missing(config: TrainConfig, chosen: list[Recipe], absent: list[str]) -> lis
             "model.llm.weights": model.llm.weights or "",
         }
         wanted |= {"model.init": model.init or ""}
-    return lines + [
-        f"{setting}={path}" for setting, path in wanted.items() if not path or not Path(path).exists()
-    ]
+    return lines + [f"{setting}={path}" for setting, path in wanted.items() if not path or not Path(path).exists()]
 
 
 def _figures(config: TrainConfig) -> Table:
@@ -55,7 +54,8 @@ def _figures(config: TrainConfig) -> Table:
         "steps": f"{config.steps:,}",
         "global batch": f"{config.batch_size} samples = {groups} groups of {config.group_size}",
         "samples": f"{config.steps * config.batch_size:,}",
-        "learning rate": f"{optim.warmup_lr:g} to {optim.lr:g} in {optim.warmup_steps:,} steps, cosine to {optim.min_lr:g}",
+        "learning rate": f"{optim.warmup_lr:g} to {optim.lr:g} in {optim.warmup_steps:,} steps, "
+        f"cosine to {optim.min_lr:g}",
         "AdamW": f"betas {optim.betas}, weight decay {optim.weight_decay}",
         "loss": f"mean over {config.loss.reduction.value}s",
         "mixture": f"{config.mixture.name}: {config.mixture.weighting.value}, {config.mixture.draw.value} draws",
@@ -75,8 +75,16 @@ def _mixture(config: TrainConfig, chosen: list[Recipe], absent: list[str]) -> Ta
     for recipe, p in zip(chosen, probabilities(chosen, config.mixture.weighting, factors), strict=True):
         assert recipe.sampling is not None
         size, unit, factor = recipe.sampling.size, recipe.sampling.unit, factors.get(recipe.name, 1.0)
-        epochs = "" if absent else f"{p * samples / size:.2f}"
+        epochs = "" if absent else f"{p * samples / _rows(config, recipe):.2f}"
         table.add_row(recipe.name, f"{size:,}", unit, f"{factor:g}", f"{p:.4f}", epochs)
     for name in absent:
         table.add_row(name, *["no recipe yet"] + [""] * 4)
     return table
+
+
+def _rows(config: TrainConfig, recipe: Recipe) -> int:
+    """Training rows as prepared; the official number while there is no table."""
+    split = recipe.train or ""
+    path = Path(config.paths.data) / "tables" / recipe.name / "manifest.json"
+    prepared = read_json(path)["splits"].get(split) if path.is_file() else None
+    return int(prepared["rows"] if prepared else recipe.split(split).rows)

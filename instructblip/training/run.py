@@ -98,9 +98,7 @@ def _check(folder: Path, config: TrainConfig) -> None:
     if not (folder / "config.yaml").is_file():
         return
     if config.resume is not Resume.auto:
-        raise ValueError(
-            f"{folder} holds an unfinished run: resume=auto goes on with it, name=... begins another"
-        )
+        raise ValueError(f"{folder} holds an unfinished run: resume=auto goes on with it, name=... begins another")
     old, new = _meaning(read_config(folder)), _meaning(config)
     if changed := sorted(key for key in new if old[key] != new[key]):
         lines = "\n  ".join(f"{key}: {old[key]!r} is now {new[key]!r}" for key in changed)
@@ -127,9 +125,7 @@ def _describe(folder: Path, config: TrainConfig) -> None:
     with replacing(folder / "config.yaml") as temporary:
         OmegaConf.save(OmegaConf.structured(config), temporary)
     versions = {name: version(name) for name in LIBRARIES}
-    write_json(
-        folder / "versions.json", {"code": revision(), "python": platform.python_version(), **versions}
-    )
+    write_json(folder / "versions.json", {"code": revision(), "python": platform.python_version(), **versions})
 
 
 def revision() -> str:

@@ -18,7 +18,7 @@ from instructblip.training.run import rank
 
 
 def trainer(config: TrainConfig, run: Path, steps: StepData) -> Trainer:
-    """A Trainer for the steps that are left. Checkpoints, sampling and accumulation are ours, so Lightning's are off."""
+    """A Trainer for the steps that are left. Checkpoints, sampling and accumulation are ours, not Lightning's."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", "Found .* module.s. in eval mode")  # the frozen backbones, on purpose
     warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device`")
@@ -57,6 +57,4 @@ def _callbacks(config: TrainConfig, run: Path, steps: StepData) -> list[Callback
 
 
 def _wandb(config: LoggerConfig, run: Path) -> WandbLogger:
-    return WandbLogger(
-        project=config.project, name=run.name, id=run.name, save_dir=run, offline=config.offline
-    )
+    return WandbLogger(project=config.project, name=run.name, id=run.name, save_dir=run, offline=config.offline)

@@ -112,9 +112,7 @@ class World:
         return Table(table_path(self.data, recipe, protocol.split))
 
     def path(self, recipe: str, **changes: Any) -> Path:
-        return predictions_path(
-            self.run, recipes.load(recipe), self.table(recipe).sample(0), self.config(**changes)
-        )
+        return predictions_path(self.run, recipes.load(recipe), self.table(recipe).sample(0), self.config(**changes))
 
     def predict(self, recipe: str, **changes: Any) -> Path:
         model = ModelConfig()

@@ -83,6 +83,4 @@ def test_a_class_is_as_likely_as_its_words_together() -> None:
 
 
 def test_class_scores_far_below_what_exp_can_hold() -> None:
-    assert class_scores([-2000.0, -2000.0, -1999.0], [["a", "b"], ["c"]]) == pytest.approx(
-        [-2000 + math.log(2), -1999]
-    )
+    assert class_scores([-2000.0, -2000.0, -1999.0], [["a", "b"], ["c"]]) == pytest.approx([-2000 + math.log(2), -1999])

@@ -24,9 +24,7 @@ GOLDEN_NAMES = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_golden_vqa_accuracy(variant: str, golden: Any) -> None:
     suites = golden("vqa_accuracy")["suites"]
-    cases = [
-        case for suite in suites for case in suite["cases"] if case.get(GOLDEN_NAMES[variant]) is not None
-    ]
+    cases = [case for suite in suites for case in suite["cases"] if case.get(GOLDEN_NAMES[variant]) is not None]
     assert cases
     for case in cases:
         value = vqa_accuracy(case["prediction"], case["answers"], variant)
@@ -35,9 +33,7 @@ def test_golden_vqa_accuracy(variant: str, golden: Any) -> None:
 
 def test_golden_vsr(golden: Any) -> None:
     (suite,) = golden("vsr")["suites"]
-    values = [
-        multiple_choice(*pair) for pair in zip(suite["logits_false_true"], suite["labels"], strict=True)
-    ]
+    values = [multiple_choice(*pair) for pair in zip(suite["logits_false_true"], suite["labels"], strict=True)]
     assert math.fsum(values) / len(values) == pytest.approx(suite["accuracy"], abs=1e-9)
 
 

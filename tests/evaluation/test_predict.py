@@ -148,9 +148,7 @@ def test_shuffling_one_picture_is_refused(world: World) -> None:
 def test_a_shuffled_control_shows_other_pictures_and_says_so(world: World) -> None:
     header, predictions = read(world.predict("vqav2", images=Images.shuffled))
     assert header.images == "shuffled"
-    assert all(
-        each.output != f"{int(each.uid.rsplit('/', 1)[1]) % PICTURES * 40:03d}" for each in predictions
-    )
+    assert all(each.output != f"{int(each.uid.rsplit('/', 1)[1]) % PICTURES * 40:03d}" for each in predictions)
 
 
 def test_limit_takes_the_first_samples(world: World) -> None:
@@ -180,9 +178,7 @@ def test_a_missing_picture_is_named(world: World) -> None:
 
 def test_a_broken_picture_is_named(world: World) -> None:
     list(append(world.data / "media" / "coco", [("88", picture(1))], shard_size=1))
-    (tar,) = [
-        path for path in (world.data / "media" / "coco").glob("*.tar") if b"88.png" in path.read_bytes()
-    ]
+    (tar,) = [path for path in (world.data / "media" / "coco").glob("*.tar") if b"88.png" in path.read_bytes()]
     tar.write_bytes(tar.read_bytes().replace(b"IDAT", b"IDAX"))
     world.prepare("vsr", [statement(0), statement(1, image=88)])
     with pytest.raises(ValueError, match="vsr/test/01 cannot be shown its picture coco/88"):

@@ -31,9 +31,7 @@ def written(path: Path, *uids: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    ("uids", "done"), [("", 0), ("a", 0), ("ab", 1), ("abc", 1), ("abcd", 2), ("abcde", 3)]
-)
+@pytest.mark.parametrize(("uids", "done"), [("", 0), ("a", 0), ("ab", 1), ("abc", 1), ("abcd", 2), ("abcde", 3)])
 def test_resume_keeps_whole_batches(uids: str, done: int, tmp_path: Path) -> None:
     path = written(tmp_path / "p.jsonl", *uids)
     assert resume(path, HEADER, BATCHES) == done
@@ -59,9 +57,7 @@ def test_a_half_written_header_is_written_again(tmp_path: Path) -> None:
 def test_resume_refuses_other_conditions_and_says_which(tmp_path: Path) -> None:
     path = written(tmp_path / "p.jsonl", "a", "b")
     before = path.read_bytes()
-    with pytest.raises(
-        ValueError, match=r"checkpoint 'c0ffee' is now 'decaf', batch_size 2 is now 4; delete"
-    ):
+    with pytest.raises(ValueError, match=r"checkpoint 'c0ffee' is now 'decaf', batch_size 2 is now 4; delete"):
         resume(path, replace(HEADER, checkpoint="decaf", batch_size=4), BATCHES)
     assert path.read_bytes() == before
 
@@ -97,14 +93,8 @@ def test_line_separators_in_a_text_stay_inside_their_line(tmp_path: Path) -> Non
 def test_the_protocol_hash_covers_the_profile_asked_for_and_no_other() -> None:
     protocol = recipes.load("vsr").protocol("paper")
     before = protocol_hash(protocol, "paper", statement(0))
-    assert (
-        protocol_hash(replace(protocol, prompts=protocol.prompts | {"lavis": "?"}), "paper", statement(0))
-        == before
-    )
-    assert (
-        protocol_hash(replace(protocol, prompts=protocol.prompts | {"paper": "?"}), "paper", statement(0))
-        != before
-    )
+    assert protocol_hash(replace(protocol, prompts=protocol.prompts | {"lavis": "?"}), "paper", statement(0)) == before
+    assert protocol_hash(replace(protocol, prompts=protocol.prompts | {"paper": "?"}), "paper", statement(0)) != before
     assert protocol_hash(replace(protocol, version=2), "paper", statement(0)) != before
 
 

@@ -24,9 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def write_run(folder: Path, rows: str = "", finished: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(
-        "experiment: [vicuna7b, ablation/x]\nseed: 7\nsteps: 40\n", encoding="utf-8"
-    )
+    (folder / "config.yaml").write_text("experiment: [vicuna7b, ablation/x]\nseed: 7\nsteps: 40\n", encoding="utf-8")
     if rows:
         (folder / "metrics.csv").write_text(f"step,loss,lr\n{rows}", encoding="utf-8")
     if finished:

@@ -14,9 +14,7 @@ from .conftest import World, question, statement
 
 
 def edit(path: Path, change: Callable[[list[str]], list[str]]) -> None:
-    path.write_text(
-        "".join(change(path.read_text(encoding="utf-8").splitlines(keepends=True))), encoding="utf-8"
-    )
+    path.write_text("".join(change(path.read_text(encoding="utf-8").splitlines(keepends=True))), encoding="utf-8")
 
 
 def test_scores_and_their_origin(world: World) -> None:

@@ -33,9 +33,7 @@ PLACES = {
     for column, side in enumerate(["left", "center", "right"])
 }
 ARTICLE = r"an? (?P<size>small |large )?(?P<colour>[a-z]+) (?P<shape>circle|square|triangle|star)"
-PHRASE = re.compile(
-    ARTICLE + r"(?: in the (?P<place>(?:top|middle|bottom) (?:left|center|right)|center))?", re.I
-)
+PHRASE = re.compile(ARTICLE + r"(?: in the (?P<place>(?:top|middle|bottom) (?:left|center|right)|center))?", re.I)
 
 
 def load(file: Path) -> Any:
@@ -77,11 +75,7 @@ def answer(question: str, scene: Scene) -> str:
         (found,) = {item.shape for item in scene.objects if place(item) == match[1]}
         return found
     if match := re.fullmatch(r"Where is the (?:(\w+) )?(\w+)\?", question):
-        (found,) = {
-            place(item)
-            for item in scene.objects
-            if item.shape == match[2] and match[1] in (None, item.colour)
-        }
+        (found,) = {place(item) for item in scene.objects if item.shape == match[2] and match[1] in (None, item.colour)}
         return found
     match = re.fullmatch(r"Is there an? (\w+) (\w+)\?", question)
     assert match, question
@@ -224,9 +218,7 @@ def test_label_cannot_be_told_from_the_words(tree: Path) -> None:
     for row in rows[:200]:
         for pair in pairwise(row["caption"].split()):
             seen[" ".join(pair)] += 1 if row["label"] else -1
-    guesses = [
-        sum(seen[" ".join(pair)] for pair in pairwise(row["caption"].split())) > 0 for row in rows[200:]
-    ]
+    guesses = [sum(seen[" ".join(pair)] for pair in pairwise(row["caption"].split())) > 0 for row in rows[200:]]
     right = sum(guess == bool(row["label"]) for guess, row in zip(guesses, rows[200:], strict=True))
     assert right / 200 < 0.6
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_model
 
 from instructblip.models.llm import CausalLM, EncoderDecoderLM, language_model
 
@@ -124,6 +125,24 @@ def test_ids_must_be_stated(missing: str) -> None:
     del config.config[missing]
     with pytest.raises(ValueError, match=f"model.llm.config.{missing} is not set"):
         language_model(config)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_weights_from_a_file(kind: str, tmp_path: Path) -> None:
+    config, saved = tiny_config(kind).llm, drawn(kind)
+    save_model(saved.model, str(tmp_path / "llm.safetensors"))
+    loaded = language_model(replace(config, weights=str(tmp_path / "llm.safetensors"))).model.state_dict()
+    assert loaded and all(torch.equal(t, loaded[name]) for name, t in saved.model.state_dict().items())
+
+
+def test_what_a_folder_says_about_search_is_set_aside(tmp_path: Path) -> None:
+    config, saved = tiny_config().llm, drawn("llama")
+    saved.model.generation_config.update(no_repeat_ngram_size=1, forced_eos_token_id=9)
+    saved.model.save_pretrained(tmp_path)
+    loaded = language_model(replace(config, weights=str(tmp_path))).eval()
+    search = {"num_beams": 1, "max_new_tokens": 6, "min_new_tokens": 6, "repetition_penalty": 1.0}
+    prompt = inputs(loaded, [[1, 20]])
+    assert torch.equal(loaded.generate(*prompt, **search), drawn("llama").generate(*prompt, **search))
 
 
 def test_a_pad_token_beyond_the_folders_vocabulary_gets_a_row(tmp_path: Path) -> None:
