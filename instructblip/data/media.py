@@ -51,11 +51,15 @@ class RawPool:
         relpath = PurePosixPath(ref.relpath or "")
         if relpath.is_absolute() or ".." in relpath.parts:
             raise BadMedia(str(relpath), "file name leaves the picture folder")
-        for layout in self.layouts:
-            name = layout.format(key=ref.key, relpath=relpath)
-            if name != "." and (self.root / name).is_file():
+        names = [
+            layout.format(key=ref.key, relpath=relpath)
+            for layout in self.layouts
+            if ref.relpath or "relpath" not in layout
+        ]
+        for name in names:
+            if (self.root / name).is_file():
                 return self.root / name
-        raise BadMedia(f"{self.root / (ref.relpath or ref.key)}", "picture is not there")
+        raise BadMedia(str(self.root), f"has no picture {ref.key}, neither {' nor '.join(names[:4])}")
 
 
 def decode(data: bytes) -> Image.Image:

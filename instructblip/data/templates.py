@@ -51,8 +51,8 @@ def fill(text: str, sample: Sample) -> str:
     """The wording with its named slots filled. Raises ValueError naming a slot the Sample does not have."""
     try:
         return text.format_map(Slots(sample.slots))
-    except KeyError as missing:
-        raise ValueError(f"{sample.uid} has no slot {missing} for the wording {text!r}") from missing
+    except (KeyError, ValueError, IndexError) as missing:
+        raise ValueError(f"{sample.uid} has no slot for the wording {text!r} ({missing})") from missing
 
 
 class Slots(dict[str, str]):

@@ -15,15 +15,16 @@ from torch import Tensor
 from instructblip.config import TransformsConfig
 from instructblip.data import keyed
 
-RATIO = (3 / 4, 4 / 3)  # of a random crop (LAVIS, torchvision's default)
+RATIO = (3 / 4, 4 / 3)  # width to height of a random crop (torchvision's default, which LAVIS keeps)
+TRIES = 10
 Box = tuple[int, int, int, int]
 
 
 def training_pixels(image: Image.Image, size: int, config: TransformsConfig, seed: int) -> Tensor:
     """Random resized crop and flip (PAPER C.4), bicubic: uint8 (3, S, S)."""
-    u = keyed.uniform(seed, np.arange(5, dtype=np.uint64)).tolist()
+    flip, *u = keyed.uniform(seed, np.arange(1 + 4 * TRIES, dtype=np.uint64)).tolist()
     image = image.crop(random_box(image.width, image.height, config.crop_scale, u))
-    if u[4] < config.flip:
+    if flip < config.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return evaluation_pixels(image, size)
 
@@ -35,13 +36,18 @@ def evaluation_pixels(image: Image.Image, size: int) -> Tensor:
 
 
 def random_box(width: int, height: int, scale: list[float], u: list[float]) -> Box:
-    """A crop of `scale` of the area and an aspect ratio in RATIO; too wide or high ones are cut to the picture.
+    """A crop of `scale` of the area and an aspect ratio in RATIO, as torchvision's RandomResizedCrop draws it.
 
-    One draw, where torchvision tries ten and falls back to a centre crop: a fixed number of random numbers.
+    Up to TRIES draws (four numbers of `u` each) until one fits into the picture; else the largest centred crop whose
+    ratio is in RATIO, which is the whole of most pictures.
     """
-    area = width * height * (scale[0] + u[0] * (scale[1] - scale[0]))
-    ratio = math.exp(math.log(RATIO[0]) + u[1] * (math.log(RATIO[1]) - math.log(RATIO[0])))
-    w = min(width, max(1, round(math.sqrt(area * ratio))))
-    h = min(height, max(1, round(math.sqrt(area / ratio))))
-    left, top = int(u[2] * (width - w + 1)), int(u[3] * (height - h + 1))
+    for area, ratio, x, y in zip(*[iter(u)] * 4, strict=False):
+        size = width * height * (scale[0] + area * (scale[1] - scale[0]))
+        aspect = math.exp(math.log(RATIO[0]) + ratio * (math.log(RATIO[1]) - math.log(RATIO[0])))
+        w, h = round(math.sqrt(size * aspect)), round(math.sqrt(size / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(x * (width - w + 1)), int(y * (height - h + 1))
+            return left, top, left + w, top + h
+    w, h = min(width, round(height * RATIO[1])), min(height, round(width / RATIO[0]))
+    left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h

@@ -214,9 +214,7 @@ def _check_paths(config: ModelConfig) -> None:
 
 def _check_rows(images: int, texts: int) -> None:
     if images != texts:
-        raise ValueError(
-            f"{images} rows of pictures for {texts} rows of text; image_index says who looks at what"
-        )
+        raise ValueError(f"{images} rows of pictures for {texts} rows of text; image_index says who looks at what")
 
 
 def _check_candidates(candidates: list[list[list[int]]], rows: int) -> None:

@@ -67,9 +67,7 @@ class CausalLM(nn.Module):
         inputs_embeds, attention_mask = _pad_left(inputs_embeds, attention_mask)
         return _beam_search(self.model, inputs_embeds, attention_mask, **search)
 
-    def rank(
-        self, inputs_embeds: Tensor, attention_mask: Tensor, candidates: list[list[list[int]]]
-    ) -> list[Tensor]:
+    def rank(self, inputs_embeds: Tensor, attention_mask: Tensor, candidates: list[list[list[int]]]) -> list[Tensor]:
         """Total log-likelihood of each candidate after its row's prompt, which is evaluated once."""
         inputs_embeds, attention_mask = _pad_left(inputs_embeds, attention_mask)
         prompt = self.model(
@@ -124,9 +122,7 @@ class EncoderDecoderLM(nn.Module):
         ids = _beam_search(self.model, inputs_embeds, attention_mask, **search)
         return ids[:, 1:]  # without the decoder's start token
 
-    def rank(
-        self, inputs_embeds: Tensor, attention_mask: Tensor, candidates: list[list[list[int]]]
-    ) -> list[Tensor]:
+    def rank(self, inputs_embeds: Tensor, attention_mask: Tensor, candidates: list[list[list[int]]]) -> list[Tensor]:
         """Total log-likelihood of each candidate after its row's prompt, which is encoded once."""
         encoded = self.model.get_encoder()(inputs_embeds=inputs_embeds, attention_mask=attention_mask)
         prompt = encoded.last_hidden_state  # (B, S, D)

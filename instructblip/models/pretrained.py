@@ -15,7 +15,5 @@ def from_folder(model_class: Any, folder: str, options: dict[str, Any]) -> Any:
         folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
     )
     if missing := sorted(report["missing_keys"]):
-        raise ValueError(
-            f"{folder} lacks {len(missing)} tensors of {type(model).__name__}: {', '.join(missing[:5])}"
-        )
+        raise ValueError(f"{folder} lacks {len(missing)} tensors of {type(model).__name__}: {', '.join(missing[:5])}")
     return model

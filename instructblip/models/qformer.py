@@ -113,14 +113,10 @@ class QFormer(nn.Module):
             self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.layers = nn.ModuleList(
-            Layer(config, index, vision_width) for index in range(config.num_hidden_layers)
-        )
+        self.layers = nn.ModuleList(Layer(config, index, vision_width) for index in range(config.num_hidden_layers))
         self.apply(self._init_weights)
 
-    def forward(
-        self, query_tokens: Tensor, image_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor
-    ) -> Tensor:
+    def forward(self, query_tokens: Tensor, image_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """What the queries have read.
 
         Args:

@@ -30,10 +30,7 @@ def tokenizers(config: ModelConfig) -> Tokenizers:
         ValueError: files that are not there (all in one message), or special tokens the model does not know.
     """
     paths = {"model.llm.tokenizer": config.llm.tokenizer, "model.qformer.tokenizer": config.qformer.tokenizer}
-    files = {
-        name: Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
-        for name, path in paths.items()
-    }
+    files = {name: Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path) for name, path in paths.items()}
     if absent := [f"{name}={file}" for name, file in files.items() if not file.is_file()]:
         raise ValueError(f"tokenizers not found: {', '.join(absent)}")
     llm = PreTrainedTokenizerFast(
@@ -58,9 +55,7 @@ def _check_ids(config: ModelConfig, both: Tokenizers) -> None:
     for name in ("eos_token_id", "pad_token_id"):
         stated, actual = config.llm.config.get(name), getattr(both.llm, name)
         if stated != actual:
-            raise ValueError(
-                f"model.llm.config.{name} is {stated}, the tokenizer's is {actual}; set it to that"
-            )
+            raise ValueError(f"model.llm.config.{name} is {stated}, the tokenizer's is {actual}; set it to that")
     sizes = {"llm": config.llm.config.get("vocab_size"), "qformer": config.qformer.vocab_size}
     for part, size in sizes.items():
         tokens = len(getattr(both, part))

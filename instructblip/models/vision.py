@@ -68,9 +68,7 @@ class VisionEncoder(nn.Module):
                 "resize them or set model.vision.image_size"
             )
         if pixel_values.dtype != torch.uint8 and not pixel_values.is_floating_point():
-            raise ValueError(
-                f"pixel_values are {pixel_values.dtype}; give torch.uint8 (0 to 255) or normalised floats"
-            )
+            raise ValueError(f"pixel_values are {pixel_values.dtype}; give torch.uint8 (0 to 255) or normalised floats")
 
 
 def _encoder(config: VisionConfig) -> Any:

@@ -79,18 +79,14 @@ def shaken(model: InstructBlip) -> InstructBlip:
 
 
 def images(rows: int, seed: int = 0) -> Tensor:
-    return torch.randint(0, 256, (rows, 3, 28, 28), generator=torch.Generator().manual_seed(seed)).to(
-        torch.uint8
-    )
+    return torch.randint(0, 256, (rows, 3, 28, 28), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
 def padded(rows: list[list[int]], fill: int = PAD, left: bool = False) -> tuple[Tensor, Tensor]:
     """Ids and mask of ragged rows."""
     width = max(map(len, rows))
     ids = [[fill] * (width - len(r)) + r if left else r + [fill] * (width - len(r)) for r in rows]
-    mask = [
-        [0] * (width - len(r)) + [1] * len(r) if left else [1] * len(r) + [0] * (width - len(r)) for r in rows
-    ]
+    mask = [[0] * (width - len(r)) + [1] * len(r) if left else [1] * len(r) + [0] * (width - len(r)) for r in rows]
     return torch.tensor(ids), torch.tensor(mask)
 
 
@@ -186,9 +182,7 @@ def with_placeholders(batch: dict[str, Tensor], model: InstructBlip, queries: in
     batch = dict(batch)
     batch["pixel_values"] = (batch["pixel_values"] / 255 - model.vision.mean) / model.vision.std
     batch["input_ids"] = torch.cat((torch.full((rows, queries), IMAGE_TOKEN), batch["input_ids"]), dim=1)
-    batch["attention_mask"] = torch.cat(
-        (torch.ones(rows, queries, dtype=torch.long), batch["attention_mask"]), dim=1
-    )
+    batch["attention_mask"] = torch.cat((torch.ones(rows, queries, dtype=torch.long), batch["attention_mask"]), dim=1)
     return batch
 
 

@@ -91,22 +91,16 @@ def test_loss_and_gradients_equal_the_oracles(llm: str, model: InstructBlip) -> 
     expected = dict(oracle.named_parameters())
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            torch.testing.assert_close(
-                parameter.grad, expected[oracle_name(name)].grad, **TOLERANCE, msg=name
-            )
+            torch.testing.assert_close(parameter.grad, expected[oracle_name(name)].grad, **TOLERANCE, msg=name)
     last = "qformer.layers.2.text_ffn."
-    assert not any(
-        expected[oracle_name(n)].grad.any() for n, _ in model.named_parameters() if n.startswith(last)
-    )
+    assert not any(expected[oracle_name(n)].grad.any() for n, _ in model.named_parameters() if n.startswith(last))
 
 
 @pytest.mark.parametrize("search", [GREEDY, BEAM], ids=["greedy", "beam"])
 def test_generated_ids_equal_the_oracles(llm: str, model: InstructBlip, search: dict[str, Any]) -> None:
     batch = prompt_batch(llm)
     asked = with_placeholders(batch, model)
-    if (
-        llm == "t5"
-    ):  # a tiny T5 says one word for ever; for a causal model the oracle would punish the prompt's words
+    if llm == "t5":  # a tiny T5 says one word for ever; for a causal model the oracle would punish the prompt's words
         search = search | {"repetition_penalty": 1.5}
     theirs = oracle_of(model, tiny_config(llm)).generate(**asked, **search)
     theirs = theirs[:, 1:] if llm == "t5" else theirs[:, asked["input_ids"].size(1) :]
@@ -133,14 +127,10 @@ def test_a_batch_equals_its_rows(llm: str, model: InstructBlip) -> None:
 
 def test_padding_side_of_prompts_is_free(model: InstructBlip, llm: str) -> None:
     left = prompt_batch(llm)
-    rows = [
-        ids[mask.bool()].tolist() for ids, mask in zip(left["input_ids"], left["attention_mask"], strict=True)
-    ]
+    rows = [ids[mask.bool()].tolist() for ids, mask in zip(left["input_ids"], left["attention_mask"], strict=True)]
     right = left | dict(zip(("input_ids", "attention_mask"), padded(rows), strict=True))
     assert model.generate(**left, **BEAM).tolist() == model.generate(**right, **BEAM).tolist()
-    for a, b in zip(
-        model.rank(**left, candidates=CANDIDATES), model.rank(**right, candidates=CANDIDATES), strict=True
-    ):
+    for a, b in zip(model.rank(**left, candidates=CANDIDATES), model.rank(**right, candidates=CANDIDATES), strict=True):
         close(a, b)
 
 
@@ -213,9 +203,7 @@ def test_video_is_its_frames_one_after_the_other(llm: str, model: InstructBlip) 
 def test_repetition_penalty_is_for_generated_tokens_alone(model: InstructBlip, llm: str) -> None:
     """The oracle is the language model's own generate, a row at a time: embeddings hold no ids to punish."""
     batch, search = prompt_batch(llm), GREEDY | {"repetition_penalty": 1.5}
-    queries = model.query_embeds(
-        batch["pixel_values"], batch["qformer_input_ids"], batch["qformer_attention_mask"]
-    )
+    queries = model.query_embeds(batch["pixel_values"], batch["qformer_input_ids"], batch["qformer_attention_mask"])
     text = model.llm.model.get_input_embeddings()(batch["input_ids"])
     ours = model.generate(**batch, **search)
     for row, mask in enumerate(batch["attention_mask"].bool()):
@@ -246,9 +234,7 @@ def test_what_is_trained(model: InstructBlip) -> None:
     untrained = {name for name, _ in model.named_parameters()} - set(names)
     between = {name for name in untrained if not name.startswith(("vision.", "llm."))}
     ffn = "qformer.layers.2.text_ffn."
-    assert between == {
-        f"{ffn}{part}.{kind}" for part in ("up", "down", "norm") for kind in ("weight", "bias")
-    }
+    assert between == {f"{ffn}{part}.{kind}" for part in ("up", "down", "norm") for kind in ("weight", "bias")}
 
 
 def test_frozen_parts_do_not_move_and_the_rest_learns(llm: str, model: InstructBlip) -> None:
@@ -276,9 +262,7 @@ def test_unfreeze_and_freeze_by_config(llm: str) -> None:
     everything(**training_batch(llm)).sum().backward()
     assert everything.vision.encoder.training and everything.llm.model.training
     assert all(p.grad is not None for p in everything.parameters() if p.requires_grad)
-    assert not any(
-        n.startswith("ln_") for n in trainable_names(build(replace(config, freeze_ln_vision=True), seed=0))
-    )
+    assert not any(n.startswith("ln_") for n in trainable_names(build(replace(config, freeze_ln_vision=True), seed=0)))
     with pytest.raises(ValueError, match=r"unknown part to unfreeze 'vison'; did you mean 'vision'"):
         build(replace(config, unfreeze=["vison"]), seed=0)
 
@@ -288,9 +272,7 @@ def test_instruction_unaware_is_blind_to_the_instruction(llm: str) -> None:
     batch = training_batch(llm)
     ids, mask = padded([[9, 9], *INSTRUCTIONS[1:]])
     close(model(**batch), model(**batch | {"qformer_input_ids": ids, "qformer_attention_mask": mask}))
-    assert not any(
-        part in name for name in trainable_names(model) for part in ("text_ffn", "word_", "position_")
-    )
+    assert not any(part in name for name in trainable_names(model) for part in ("text_ffn", "word_", "position_"))
 
 
 # --- sizes and weights ------------------------------------------------------------------------------------
@@ -301,20 +283,14 @@ def test_paper_sizes() -> None:
         config = ModelConfig(
             vision=VisionConfig(type="instructblip_vision_model"),
             qformer=QFormerConfig(tokenizer=""),
-            llm=LLMConfig(
-                type="llama", config={"pad_token_id": 0, "eos_token_id": 2, "num_hidden_layers": 1}
-            ),
+            llm=LLMConfig(type="llama", config={"pad_token_id": 0, "eos_token_id": 2, "num_hidden_layers": 1}),
         )
         vision = VisionEncoder(config.vision)
         llm = llm_module.language_model(config.llm)
         model = InstructBlip(config, vision, QFormer(config.qformer, vision.width), llm)
-    sizes = {
-        name: p.numel() for name, p in model.named_parameters() if not name.startswith(("vision.", "llm."))
-    }
+    sizes = {name: p.numel() for name, p in model.named_parameters() if not name.startswith(("vision.", "llm."))}
     assert llm.model.config.hidden_size == 4096
-    assert (
-        sum(p.numel() for p in vision.parameters()) == 985_949_440
-    )  # PAPER A.2, with the key bias of transformers
+    assert sum(p.numel() for p in vision.parameters()) == 985_949_440  # PAPER A.2, with the key bias of transformers
     assert sum(sizes.values()) == 188_837_376  # PAPER A.6
     assert sum(sizes[name] for name in trainable_names(model)) == 184_113_408  # less one feed-forward
 
@@ -351,9 +327,7 @@ def test_weights_from_files_and_folders(llm: str, tmp_path: Path) -> None:
     loaded = build(loaded_from(tmp_path, config), seed=1)
     assert all(torch.equal(tensor, saved.state_dict()[name]) for name, tensor in loaded.state_dict().items())
     unaware = replace(loaded_from(tmp_path, config), qformer=replace(config.qformer, instruction_aware=False))
-    assert torch.equal(
-        build(unaware, seed=1).query_tokens, saved.query_tokens
-    )  # the text branch is passed over
+    assert torch.equal(build(unaware, seed=1).query_tokens, saved.query_tokens)  # the text branch is passed over
     between["stray"] = between.pop("query_tokens")
     save_file(between, tmp_path / "between.safetensors")
     with pytest.raises(ValueError, match=r"missing: \['query_tokens'\]; unexpected: \['stray'\]"):

@@ -38,10 +38,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 def drawn(kind: str) -> CausalLM | EncoderDecoderLM:
     config = tiny_config("llama" if kind in OTHERS else kind).llm
     if kind in OTHERS:
-        ids = {
-            name: config.config[name]
-            for name in ("vocab_size", "pad_token_id", "eos_token_id", "bos_token_id")
-        }
+        ids = {name: config.config[name] for name in ("vocab_size", "pad_token_id", "eos_token_id", "bos_token_id")}
         config = replace(config, type=kind, config=OTHERS[kind] | ids)
     torch.manual_seed(0)
     return language_model(config).eval()
@@ -72,9 +69,7 @@ def test_rank_agrees_with_token_nll(kind: str) -> None:
 def test_logits_only_where_a_target_is_predicted(kind: str) -> None:
     llm = drawn(kind)
     seen: list[int] = []
-    llm.model.lm_head.register_forward_hook(
-        lambda module, args, output: seen.append(output.shape[:-1].numel())
-    )
+    llm.model.lm_head.register_forward_hook(lambda module, args, output: seen.append(output.shape[:-1].numel()))
     labels = torch.tensor([[-100, 5, 6], [7, -100, -100]])
     nll = llm.token_nll(*inputs(llm, [[1, 20, 4, 5, 6], [1, 20, 7]]), labels)
     assert seen == [3]
@@ -100,9 +95,7 @@ def test_generated_rows_end_with_pad() -> None:
                 torch.stack((output[0].abs(), -output[1].abs())) if len(output) == 2 else output
             )
         )
-    out = llm.generate(
-        *inputs(llm, [[1, 20], [1, 30]]), num_beams=1, max_new_tokens=4, repetition_penalty=1.0
-    )
+    out = llm.generate(*inputs(llm, [[1, 20], [1, 30]]), num_beams=1, max_new_tokens=4, repetition_penalty=1.0)
     states.remove()
     assert out[0].tolist() == [2, 0, 0, 0] and 2 not in out[1].tolist()
 
@@ -114,9 +107,7 @@ def test_exact_gelu_by_config() -> None:
         for name in ("gelu", "gelu_new")
     )
     assert type(exact.model.encoder.block[0].layer[1].DenseReluDense.act).__name__ == "GELUActivation"
-    assert (
-        type(approximate.model.encoder.block[0].layer[1].DenseReluDense.act).__name__ == "NewGELUActivation"
-    )
+    assert type(approximate.model.encoder.block[0].layer[1].DenseReluDense.act).__name__ == "NewGELUActivation"
 
 
 @pytest.mark.parametrize("missing", ["eos_token_id", "pad_token_id"])

@@ -63,9 +63,7 @@ def test_layers_that_see_the_image(frequency: int, layers: list[int]) -> None:
 
 def test_instruction_unaware_builds_no_text_parameters() -> None:
     model = qformer(instruction_aware=False)
-    assert not any(
-        part in name for name, _ in model.named_parameters() for part in ("text", "word_", "position_")
-    )
+    assert not any(part in name for name, _ in model.named_parameters() for part in ("text", "word_", "position_"))
     assert difference(model(QUERIES, IMAGE, IDS, MASK), model(QUERIES, IMAGE, IDS.flip(0), MASK)) == 0
 
 

@@ -20,12 +20,8 @@ WORDS = ["what", "colour", "is", "it"]
 @pytest.fixture
 def config(tmp_path: Path) -> ModelConfig:
     """Word-level stand-ins: the llm's as a file, the Q-Former's in a folder."""
-    llm = Tokenizer(
-        models.WordLevel({w: i for i, w in enumerate(["<pad>", "<s>", "</s>", *WORDS])}, unk_token="</s>")
-    )
-    bert = Tokenizer(
-        models.WordLevel({w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])})
-    )
+    llm = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["<pad>", "<s>", "</s>", *WORDS])}, unk_token="</s>"))
+    bert = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}))
     bert.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
@@ -65,9 +61,7 @@ def test_disagreement_with_the_models_config(config: ModelConfig) -> None:
 
 
 def test_every_missing_file_is_named(config: ModelConfig) -> None:
-    gone = replace(
-        config, llm=replace(config.llm, tokenizer="no.json"), qformer=replace(config.qformer, tokenizer="x")
-    )
+    gone = replace(config, llm=replace(config.llm, tokenizer="no.json"), qformer=replace(config.qformer, tokenizer="x"))
     with pytest.raises(ValueError, match=r"llm.tokenizer=no.json, model.qformer.tokenizer=x"):
         tokenizers(gone)
 

@@ -45,34 +45,26 @@ def test_bytes_are_normalised_and_floats_are_not() -> None:
 
 
 def test_drawn_weights_have_a_range() -> None:
-    vision = VisionEncoder(
-        replace(CONFIG, config={k: v for k, v in VISION.items() if k != "initializer_range"})
-    )
+    vision = VisionEncoder(replace(CONFIG, config={k: v for k, v in VISION.items() if k != "initializer_range"}))
     assert 0.01 < float(vision.encoder.encoder.layers[0].mlp.fc1.weight.detach().std()) < 0.03
 
 
 def test_wrong_pictures_are_refused() -> None:
     vision = VisionEncoder(CONFIG)
-    with pytest.raises(
-        ValueError, match=r"pictures are \(3, 30, 28\), the vision encoder takes \(3, 28, 28\)"
-    ):
+    with pytest.raises(ValueError, match=r"pictures are \(3, 30, 28\), the vision encoder takes \(3, 28, 28\)"):
         vision(torch.zeros(1, 3, 30, 28, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"pixel_values are torch.int64; give torch.uint8"):
         vision(torch.zeros(1, 3, 28, 28, dtype=torch.int64))
 
 
 def test_unknown_type_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match="unknown vision type 'clip_vision'; did you mean 'clip_vision_model'"
-    ):
+    with pytest.raises(ValueError, match="unknown vision type 'clip_vision'; did you mean 'clip_vision_model'"):
         VisionEncoder(replace(CONFIG, type="clip_vision"))
 
 
 def test_folder_of_transformers(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    original = ENCODERS["clip_vision_model"](
-        ENCODERS["clip_vision_model"].config_class(**VISION, image_size=28)
-    )
+    original = ENCODERS["clip_vision_model"](ENCODERS["clip_vision_model"].config_class(**VISION, image_size=28))
     original.save_pretrained(tmp_path)
     vision = VisionEncoder(replace(CONFIG, type="clip_vision_model", weights=str(tmp_path)))
     loaded = vision.encoder.state_dict()
@@ -81,8 +73,8 @@ def test_folder_of_transformers(tmp_path: Path) -> None:
 
 def test_folder_of_a_smaller_model_is_refused(tmp_path: Path) -> None:
     encoder_class = ENCODERS["clip_vision_model"]
-    encoder_class(
-        encoder_class.config_class(**VISION | {"num_hidden_layers": 1}, image_size=28)
-    ).save_pretrained(tmp_path)
+    encoder_class(encoder_class.config_class(**VISION | {"num_hidden_layers": 1}, image_size=28)).save_pretrained(
+        tmp_path
+    )
     with pytest.raises(ValueError, match="lacks 16 tensors of CLIPVisionModel"):
         VisionEncoder(replace(CONFIG, type="clip_vision_model", weights=str(tmp_path)))

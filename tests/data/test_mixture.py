@@ -1,0 +1,155 @@
+"""The stream is a pure function of (seed, step): shares, permutations, elasticity, and what an ablation may change."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from instructblip import recipes
+from instructblip.config import Draw, Weighting
+from instructblip.data import keyed
+from instructblip.data.mixture import EvenDraw, RandomDraw, Source, Stream, deal, probabilities
+
+SIZES = [566747, 13873136, 109765, 443757, 9009, 17056, 801579, 443757, 9009, 17056, 58000, 23000, 77000]
+P = np.sqrt(SIZES) / np.sqrt(SIZES).sum()  # the paper's 13 held-in sets (PAPER D.4)
+SOURCES = [Source("a", 10, 3, 0.2), Source("b", 7, 5, 0.5), Source("c", 100, 1, 0.3)]
+
+
+def stream(**changes: object) -> Stream:
+    return Stream(**{"sources": SOURCES, "seed": 1, "batch_size": 12, "group_size": 4, "draw": Draw.random, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 10, 257, 5000])
+def test_a_permutation_meets_every_row_once(size: int) -> None:
+    positions = np.arange(size, dtype=np.uint64)
+    first, second = (keyed.permute(keyed.key("x", size, epoch), positions, size) for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(size))
+    if size > 10:
+        assert not np.array_equal(first, second)
+        assert np.abs(np.corrcoef(first, positions)[0, 1]) < 0.2
+
+
+def test_keyed_numbers_are_uniform_and_independent() -> None:
+    positions = np.arange(20_000, dtype=np.uint64)
+    one, two = keyed.uniform(keyed.key("one"), positions), keyed.uniform(keyed.key("two"), positions)
+    for values in (one, two):
+        counts = np.histogram(values, bins=20, range=(0, 1))[0]
+        assert ((counts - 1000) ** 2 / 1000).sum() < 44  # chi-square, 19 degrees of freedom, p = 0.001
+    assert abs(np.corrcoef(one, two)[0, 1]) < 0.03 and abs(np.corrcoef(one[1:], one[:-1])[0, 1]) < 0.03
+
+
+def test_these_numbers_never_change() -> None:
+    """The stream of a published run must be the same on every machine and in every later version."""
+    assert keyed.mix(keyed.key("a", 1), np.arange(3, dtype=np.uint64)).tolist() == PINNED
+    assert [pick.row for pick in stream().step(5)] == [8, 0, 1, 0, 0, 5, 6, 4, 2, 3, 6, 1]
+
+
+PINNED = [6243072105124580214, 13505786133658847519, 5589039885956662379]
+
+
+def test_every_epoch_of_a_dataset_meets_every_row_once() -> None:
+    seen: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    for number in range(40):
+        for pick in stream().step(number):
+            seen[pick.source].append(pick.row)
+    for source, rows in seen.items():
+        size = SOURCES[source].rows
+        for epoch in range(len(rows) // size):
+            assert sorted(rows[epoch * size : (epoch + 1) * size]) == list(range(size))
+
+
+def test_groups_are_of_one_dataset() -> None:
+    picks = [pick for number in range(20) for pick in stream().step(number)]
+    groups = [picks[at : at + 4] for at in range(0, len(picks), 4)]
+    assert all(len({pick.source for pick in group}) == 1 for group in groups)
+    assert len({pick.source for pick in picks}) == 3
+
+
+def test_a_step_does_not_depend_on_what_was_asked_before() -> None:
+    forwards = [stream().step(number) for number in range(30)]
+    one = stream()
+    assert [one.step(number) for number in reversed(range(30))] == forwards[::-1]
+    assert forwards[3] != [stream(seed=2).step(number) for number in range(30)][3]
+
+
+@pytest.mark.parametrize("draw", list(Draw))
+def test_shares_come_out_as_p(draw: Draw) -> None:
+    groups = 20_000
+    counts = (RandomDraw(P, 3) if draw is Draw.random else EvenDraw(P)).counts_before(groups)
+    deviation = np.abs(counts - P * groups)
+    limit = 4 * np.sqrt(P * (1 - P) * groups) if draw is Draw.random else 1.2
+    assert counts.sum() == groups and (deviation < limit).all()
+
+
+@pytest.mark.parametrize("draw", [RandomDraw(P, 3), EvenDraw(P)])
+def test_counting_agrees_with_drawing(draw: RandomDraw | EvenDraw) -> None:
+    drawn = np.concatenate([draw.datasets(first, first + 7) for first in range(0, 700, 7)])
+    for group in (0, 1, 13, 699, 50):
+        assert np.array_equal(draw.counts_before(group), np.bincount(drawn[:group], minlength=len(P)))
+
+
+def test_resuming_far_in_costs_little() -> None:
+    late = Stream([Source(str(i), size, 10, p) for i, (size, p) in enumerate(zip(SIZES, P, strict=True))], 42, 128, 8)
+    began = time.process_time()
+    late.step(60_000)
+    assert time.process_time() - began < 1.0
+
+
+def test_leaving_a_dataset_out_does_not_change_what_another_gives() -> None:
+    both = stream(sources=[Source("a", 10, 3, 0.5), Source("b", 7, 5, 0.5)], group_size=1)
+    alone = stream(sources=[Source("b", 7, 5, 1.0)], group_size=1)
+    mixed = [pick for number in range(20) for pick in both.step(number) if pick.source == 1]
+    single = [pick for number in range(20) for pick in alone.step(number)]
+    facts = [[(pick.row, pick.template, pick.answer, pick.augmentation) for pick in picks] for picks in (mixed, single)]
+    assert facts[0] == facts[1][: len(facts[0])] and len(facts[0]) > 50
+
+
+def test_drawn_is_what_the_steps_took() -> None:
+    taken = Counter(pick.source for number in range(11) for pick in stream().step(number))
+    assert stream().drawn(11).tolist() == [taken[0], taken[1], taken[2]]
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="batch_size=12 is not a multiple of group_size=5"):
+        stream(group_size=5)
+    with pytest.raises(ValueError, match="no training rows in empty"):
+        stream(sources=[Source("empty", 0, 1, 1.0)])
+
+
+def test_the_papers_probabilities() -> None:
+    chosen = [recipes.load("coco_caption"), recipes.load("vqav2")]
+    root = [size**0.5 for size in (566747, 443757)]
+    assert probabilities(chosen, Weighting.sqrt, {}) == pytest.approx([value / sum(root) for value in root])
+    assert probabilities(chosen, Weighting.uniform, {"vqav2": 3.0}) == [0.5, 0.5], "uniform is without hand factors"
+    assert probabilities(chosen, Weighting.proportional, {}) == pytest.approx([566747 / 1010504, 443757 / 1010504])
+    doubled = probabilities(chosen, Weighting.sqrt, {"vqav2": 2.0})
+    assert doubled[1] / doubled[0] == pytest.approx(2 * root[1] / root[0])
+    with pytest.raises(ValueError, match="okvqa"):
+        probabilities(chosen, Weighting.sqrt, {"okvqa": 2.0})
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8, 24, 64])
+@pytest.mark.parametrize("micro", [1, 2, 5, 16])
+def test_a_deal_gives_every_sample_once_and_equal_micro_batches(ranks: int, micro: int) -> None:
+    costs = [int(value) for value in np.random.default_rng(0).integers(10, 300, 40)]
+    dealt = deal(costs, ranks, micro)
+    assert sorted(place for rank in dealt for batch in rank for place in batch) == list(range(40))
+    assert len({len(rank) for rank in dealt}) == 1, "the same number of micro-batches on every rank"
+    assert all(len(batch) <= micro and batch == sorted(batch) for rank in dealt for batch in rank)
+
+
+def test_dealing_samples_leaves_the_slowest_rank_little_behind() -> None:
+    """Groups of one length class dealt whole leave a rank waiting; samples dealt do not (lengths as in a mixture)."""
+    rng, whole, dealt = np.random.default_rng(0), [], []
+    for _ in range(50):
+        costs = np.repeat(rng.choice([20, 30, 45, 160], 16, p=[0.5, 0.3, 0.1, 0.1]), 8) + rng.integers(0, 10, 128)
+        by_group = costs.reshape(16, 8).sum(1)
+        by_sample = np.array(
+            [sum(costs[place] for batch in rank for place in batch) for rank in deal(costs.tolist(), 16, 8)]
+        )
+        whole.append(by_group.max() / by_group.mean())
+        dealt.append(by_sample.max() / by_sample.mean())
+    assert np.mean(whole) > 1.8 and np.mean(dealt) < 1.06

@@ -1,0 +1,107 @@
+"""Readers keep what the source says: votes, raw text, media by pool and key; what they leave out has a reason."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from instructblip import recipes
+from instructblip.data.readers import Drop, image_id, read
+from instructblip.data.sample import Answer, Sample
+from tests.conftest import World
+from tests.fixtures import real_tree
+
+
+def write(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def samples(recipe: str, split: str, raw: Path) -> list[Sample]:
+    return [item for item in read(recipes.load(recipe), split, raw) if isinstance(item, Sample)]
+
+
+def test_vqa_keeps_votes_and_raw_text(tmp_path: Path) -> None:
+    given = ["net", "netting", "net", "Net", "none"] * 2
+    answers = [{"answer": text, "answer_confidence": "yes", "answer_id": i} for i, text in enumerate(given, 1)]
+    write(
+        tmp_path / "vqav2/v2_OpenEnded_mscoco_val2014_questions.json",
+        {
+            "questions": [
+                {"image_id": 9, "question": "What is this?", "question_id": 9000},
+                {"image_id": 9, "question": "?", "question_id": 9001},
+            ]
+        },
+    )
+    write(
+        tmp_path / "vqav2/v2_mscoco_val2014_annotations.json",
+        {"annotations": [
+            {"question_id": 9000, "image_id": 9, "answers": answers, "answer_type": "other", "question_type": "what is"},
+            {"question_id": 7, "image_id": 9, "answers": answers, "answer_type": "other", "question_type": "what is"},
+        ]},
+    )  # fmt: skip
+    items = list(read(recipes.load("vqav2"), "val", tmp_path))
+    (sample,) = [item for item in items if isinstance(item, Sample)]
+    assert sample.uid == "vqav2/val/9000" and sample.slots == {"question": "What is this?"}
+    assert [(a.text, a.votes) for a in sample.answers] == [("net", 4), ("netting", 2), ("Net", 2), ("none", 2)]
+    assert sample.media[0].pool == "coco" and sample.media[0].key == "9"
+    drops = {item.uid: item.reason for item in items if isinstance(item, Drop)}
+    assert drops == {"vqav2/val/9001": "question without annotation", "vqav2/val/7": "annotation without question"}
+
+
+def test_karpathy_selects_the_split(world: World) -> None:
+    splits = {split: {s.media[0].key for s in samples("coco_caption", split, world.raw)} for split in ("val", "test")}
+    assert len(splits["val"]) == 4 and len(splits["test"]) == 12 and not splits["val"] & splits["test"]
+
+
+def test_vsr_rows_are_numbered_and_labelled(world: World) -> None:
+    rows = samples("vsr", "test", world.raw)
+    assert [row.uid for row in rows] == [f"vsr/test/{number}" for number in range(16)]
+    assert Counter(row.gold for row in rows) == {0: 8, 1: 8}
+    assert all(row.candidates and row.candidates.vocab == "truefalse" for row in rows)
+
+
+@pytest.mark.parametrize(
+    "name", ["COCO_train2014_000000000094.jpg", "000000000094.jpg", "COCO_val2014_000000000094.jpg"]
+)
+def test_coco_ids_are_one_over_both_layouts(name: str) -> None:
+    assert image_id(name) == 94
+
+
+@pytest.mark.parametrize("name", ["94.jpg", "COCO_train2014_94.jpg", "x000000000094.jpg", "000000000094.jpg.jpg"])
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="not a COCO file name"):
+        image_id(name)
+
+
+def test_a_foreign_layout_is_refused_with_its_file(tmp_path: Path) -> None:
+    write(tmp_path / "coco/annotations/captions_train2014.json", {"images": [{"id": 1}], "annotations": [{"image": 1}]})
+    with pytest.raises(ValueError, match=r"captions_train2014.json is not in the layout"):
+        list(read(recipes.load("coco_caption"), "train", tmp_path))
+
+
+def test_real_files_are_read_without_an_unexplained_drop(real: Path, tmp_path: Path) -> None:
+    real_tree.link(real, tmp_path)
+    counts = {}
+    for recipe, split in [("coco_caption", "train"), ("coco_caption", "val"), ("coco_caption", "test"), ("vqav2", "train"),
+                          ("vqav2", "val"), ("vsr", "train"), ("vsr", "dev"), ("vsr", "test")]:  # fmt: skip
+        items = list(read(recipes.load(recipe), split, tmp_path))
+        assert not [item for item in items if isinstance(item, Drop)]
+        assert len({item.uid for item in items}) == len(items)
+        counts[f"{recipe}/{split}"] = len(items)
+    assert counts == {
+        "coco_caption/train": 12, "coco_caption/val": 200, "coco_caption/test": 200, "vqav2/train": 300, "vqav2/val": 39,
+        "vsr/train": 120, "vsr/dev": 120, "vsr/test": 120,
+    }  # fmt: skip
+
+
+def test_votes_of_a_real_question(real: Path, tmp_path: Path) -> None:
+    real_tree.link(real, tmp_path)
+    first = samples("vqav2", "train", tmp_path)[0]
+    assert first.slots["question"] == "What is printed on the orange sign?"
+    assert sum(answer.votes for answer in first.answers) == 10
+    pizza = next(answer for answer in first.answers if answer.text == "pizza")
+    assert isinstance(pizza, Answer) and pizza.votes == len(pizza.confidence) > 1
