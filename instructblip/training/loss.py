@@ -47,10 +47,10 @@ def _weight(batch: Batch, tokens: Tensor, samples: Tensor, reduction: Reduction)
 def _per_group(batch: Batch, groups: int) -> Tensor:
     """(G,) target tokens of each group."""
     assert batch.loss_weight is not None
-    return torch.zeros(groups, device=batch.group.device).index_add(0, batch.group, batch.loss_weight.sum(1))
+    return batch.loss_weight.new_zeros(groups).index_add(0, batch.group, batch.loss_weight.sum(1))
 
 
 def _rows(batch: Batch) -> Tensor:
     """(B,) 1 for a row with targets."""
     assert batch.loss_weight is not None
-    return (batch.loss_weight.sum(1) > 0).float()
+    return (batch.loss_weight.sum(1) > 0).to(batch.loss_weight.dtype)

@@ -14,7 +14,7 @@ VSR, VQA = recipes.load("vsr"), recipes.load("vqav2")
 
 def test_instruction_tuning_refuses_held_out() -> None:
     refuse_leaks([VQA], PARTITION, Purpose.instruction_tune, allow_leak=False)
-    with pytest.raises(ValueError, match="vsr not held-in.*purpose=finetune"):
+    with pytest.raises(ValueError, match=r"vsr not held-in.*purpose=finetune"):
         refuse_leaks([VQA, VSR], PARTITION, Purpose.instruction_tune, allow_leak=False)
     refuse_leaks([VSR], PARTITION, Purpose.finetune, allow_leak=False)
     refuse_leaks([VSR], PARTITION, Purpose.instruction_tune, allow_leak=True)

@@ -1,0 +1,35 @@
+"""The published schedule and LAVIS' decay groups."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from instructblip.config import OptimConfig
+from instructblip.training.optim import learning_rate, optimizer
+
+
+def test_the_papers_schedule() -> None:
+    config = OptimConfig()
+    assert learning_rate(0, 60_000, config) == pytest.approx(1e-8)
+    assert learning_rate(500, 60_000, config) == pytest.approx((1e-8 + 1e-5) / 2)
+    assert learning_rate(1000, 60_000, config) == pytest.approx(1e-5)
+    assert learning_rate(30_500, 60_000, config) == pytest.approx(0.5e-5)
+    assert learning_rate(59_999, 60_000, config) < 1e-13
+    rates = [learning_rate(step, 60_000, config) for step in range(0, 60_000, 97)]
+    assert max(rates) <= 1e-5 and all(math.isfinite(rate) for rate in rates)
+
+
+def test_decay_is_for_matrices_embeddings_and_queries() -> None:
+    model = nn.ModuleDict({"linear": nn.Linear(2, 2), "norm": nn.LayerNorm(2), "embedding": nn.Embedding(3, 2)})
+    model.register_parameter("query_tokens", nn.Parameter(torch.zeros(1, 4, 2)))
+    model["linear"].weight.requires_grad_(False)
+    decayed, plain = optimizer(model.named_parameters(), OptimConfig()).param_groups
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert {names[id(p)] for p in decayed["params"]} == {"embedding.weight", "query_tokens"}
+    assert {names[id(p)] for p in plain["params"]} == {"linear.bias", "norm.weight", "norm.bias"}
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0.0)
+    assert decayed["betas"] == (0.9, 0.999)
