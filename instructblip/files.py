@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,12 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files of killed writers; only for who holds the folder's lock."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink() if path.is_file() else shutil.rmtree(path)
 
 
 def sync(path: Path) -> None:
@@ -72,6 +79,7 @@ def sha256(path: Path) -> str:
 def lock(path: Path, what: str) -> Iterator[None]:
     """Holds `path` against other processes; it is free again when the holder ends, however it ends.
 
+    Temporary files that a killed holder left beside it are removed.
     Raises ValueError naming host, process and job of the holder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,4 +93,5 @@ def lock(path: Path, what: str) -> Iterator[None]:
         job = os.environ.get("SLURM_JOB_ID", "none")
         file.write(f"host {socket.gethostname()}, process {os.getpid()}, job {job}")
         file.flush()
+        remove_leftovers(path.parent)
         yield

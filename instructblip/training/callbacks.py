@@ -59,7 +59,7 @@ class Progressing(Callback):
             note = self._note(outputs, done)
             self.bar.update(self.task, completed=done, note=note)
             if self.bar.disable:
-                self.console.print(f"step {done} of {self.config.steps}  {note}", highlight=False)
+                self.console.print(f"step {done} of {self.config.steps}  {note}", highlight=False, soft_wrap=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.bar.stop()
@@ -70,7 +70,7 @@ class Progressing(Callback):
     def _note(self, outputs: dict[str, Any], done: int) -> str:
         seconds = time.perf_counter() - self.began
         rate = (done - self.first) * self.config.batch_size / seconds
-        losses = [f"{name.removeprefix('loss/')} {value.item():.3f}" for name, value in outputs.items()]
+        losses = [f"{name.removeprefix('loss/')} {value:.3f}" for name, value in finite(outputs).items()]
         left = seconds / (done - self.first) * (self.config.steps - done)
         return "  ".join([*losses, f"{rate:.0f} samples/s", f"{left:.0f} s left"])
 
@@ -102,8 +102,7 @@ class Metrics(Callback):
         done = batch.number + 1
         if done % self.every and done != self.last:
             return
-        losses = {name: value.item() for name, value in outputs.items()}
-        known = {name: f"{value:.8g}" for name, value in losses.items() if math.isfinite(value)}  # absent recipe: empty
+        known = {name: f"{value:.8g}" for name, value in finite(outputs).items()}
         row = {"step": done, **known, "lr": f"{trainer.optimizers[0].param_groups[0]['lr']:.8g}"}
         with self.path.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self.columns).writerow({**row, "seconds": f"{time.perf_counter() - self.began:.2f}"})
@@ -172,6 +171,12 @@ class FixedBatch(Callback):
             losses = {**read_json(self.path), "after": pl_module.fixed_loss(self.batches)}
             write_json(self.finished, {"steps": pl_module.done, "fixed_batch": losses})
             print(f"loss of one fixed batch: {losses['before']:.3f} before, {losses['after']:.3f} after training")
+
+
+def finite(outputs: dict[str, Any]) -> dict[str, float]:
+    """The losses as numbers; a recipe that the step did not hold has none."""
+    losses = {name: value.item() for name, value in outputs.items()}
+    return {name: value for name, value in losses.items() if math.isfinite(value)}
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

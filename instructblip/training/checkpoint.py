@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from instructblip.data.lineage import Seen
-from instructblip.files import read_json, sha256, sync, write_json
+from instructblip.files import read_json, remove_leftovers, sha256, sync, write_json
 from instructblip.models.checkpoint import base_fingerprint, load_trainable, trainable_state
 from instructblip.models.instructblip import InstructBlip
 
@@ -78,7 +78,7 @@ def save(
     """Writes `checkpoints/step-<n>` whole or not at all, then removes all but the last `keep`."""
     final = run / "checkpoints" / f"step-{step:08d}"
     temporary = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    remove_leftovers(final.parent)
     temporary.mkdir(parents=True)
     save_file(trainable_state(model), temporary / WEIGHTS)
     torch.save(optimizer.state_dict(), temporary / OPTIMIZER)
