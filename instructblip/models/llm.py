@@ -119,8 +119,7 @@ class EncoderDecoderLM(nn.Module):
 
     def generate(self, inputs_embeds: Tensor, attention_mask: Tensor, **search: Any) -> Tensor:
         """New token ids (B, <= max_new_tokens), right-padded with the pad id; `search` as in transformers."""
-        ids = _beam_search(self.model, inputs_embeds, attention_mask, **search)
-        return ids[:, 1:]  # without the decoder's start token
+        return _beam_search(self.model, inputs_embeds, attention_mask, **search)
 
     def rank(self, inputs_embeds: Tensor, attention_mask: Tensor, candidates: list[list[list[int]]]) -> list[Tensor]:
         """Total log-likelihood of each candidate after its row's prompt, which is encoded once."""
@@ -198,15 +197,21 @@ def _pad_left(inputs_embeds: Tensor, attention_mask: Tensor) -> tuple[Tensor, Te
 def _beam_search(
     model: Any, inputs_embeds: Tensor, attention_mask: Tensor, *, repetition_penalty: float, **search: Any
 ) -> Tensor:
+    """What `transformers` writes after these embeddings, with two of its habits undone."""
     # Left to itself, transformers 5.23 forgives a row as many repeated tokens as it has padding on the left.
     penalty = RepetitionPenaltyLogitsProcessor(float(repetition_penalty))
-    return model.generate(
+    ids = model.generate(
         inputs_embeds=inputs_embeds,
         attention_mask=attention_mask,
         do_sample=False,
         logits_processor=LogitsProcessorList([penalty]),
         **search,
     )
+    if model.config.is_encoder_decoder:
+        ids = ids[:, 1:]  # without the decoder's start token
+    # A pad id of 0 it takes for none, and fills up with EOS instead.
+    is_eos = torch.isin(ids, torch.tensor(model.generation_config.eos_token_id, device=ids.device))
+    return ids.masked_fill(is_eos.cumsum(dim=1) > is_eos.long(), model.generation_config.pad_token_id)
 
 
 def _score_in_chunks(

@@ -172,7 +172,9 @@ def oracle_of(model: InstructBlip, config: ModelConfig) -> InstructBlipForCondit
             image_token_index=IMAGE_TOKEN,
         )
     )
-    oracle.load_state_dict({oracle_name(name): tensor for name, tensor in model.state_dict().items()})
+    report = oracle.load_state_dict({oracle_name(name): t for name, t in model.state_dict().items()}, strict=False)
+    assert not report.unexpected_keys
+    assert not report.missing_keys or not q.instruction_aware
     return oracle.eval()
 
 

@@ -22,8 +22,10 @@ from instructblip.models.qformer import QFormer
 from instructblip.models.vision import VisionEncoder
 
 from .conftest import (
+    EOS,
     IMAGE_TOKEN,
     INSTRUCTIONS,
+    PAD,
     images,
     oracle_name,
     oracle_of,
@@ -44,6 +46,8 @@ GREEDY: dict[str, Any] = {
     "length_penalty": 1.0,
 }
 BEAM: dict[str, Any] = GREEDY | {"num_beams": 5, "length_penalty": -1.0}
+SHORT = BEAM | {"length_penalty": -4.0, "min_new_tokens": 2}
+LONG = BEAM | {"length_penalty": 4.0}
 CANDIDATES = [[[5], [6, 7, 8], [6, 7]], [[9, 2]], [[4], [2], [3, 4, 5, 6], [5]]]
 
 
@@ -77,6 +81,18 @@ def test_features_equal_the_oracles(llm: str, model: InstructBlip) -> None:
     close(model.query_embeds(batch["pixel_values"], *asked), theirs.pooler_output)
 
 
+def test_instruction_unaware_queries_equal_the_oracles(llm: str) -> None:
+    """BLIP-2's Q-Former is the oracle's without text."""
+    config = tiny_config(llm, instruction_aware=False)
+    model = shaken(build(config, seed=0))
+    batch = training_batch(llm)
+    seen = model.ln_vision(model.vision(batch["pixel_values"]))
+    ours = model.qformer(model.query_tokens, seen, batch["qformer_input_ids"], batch["qformer_attention_mask"])
+    oracle = oracle_of(model, config).qformer
+    theirs = oracle(None, query_embeds=model.query_tokens.expand(3, -1, -1), encoder_hidden_states=seen)
+    close(ours, theirs.last_hidden_state)
+
+
 def test_loss_and_gradients_equal_the_oracles(llm: str, model: InstructBlip) -> None:
     batch, oracle = training_batch(llm), oracle_of(model, tiny_config(llm))
     labels = batch["labels"]
@@ -96,17 +112,46 @@ def test_loss_and_gradients_equal_the_oracles(llm: str, model: InstructBlip) -> 
     assert not any(expected[oracle_name(n)].grad.any() for n, _ in model.named_parameters() if n.startswith(last))
 
 
-@pytest.mark.parametrize("search", [GREEDY, BEAM], ids=["greedy", "beam"])
+def eager_to_end(model: InstructBlip) -> InstructBlip:
+    """Makes EOS win now and then, so that answers differ in length and the length penalty has something to do."""
+    with torch.no_grad():
+        model.llm.model.get_output_embeddings().weight[EOS] *= 3
+    return model
+
+
+def until_eos(ids: list[int]) -> list[int]:
+    return ids[: ids.index(EOS) + 1] if EOS in ids else ids
+
+
+@pytest.mark.parametrize("search", [GREEDY, BEAM, SHORT, LONG], ids=["greedy", "beam", "short", "long"])
 def test_generated_ids_equal_the_oracles(llm: str, model: InstructBlip, search: dict[str, Any]) -> None:
     batch = prompt_batch(llm)
-    asked = with_placeholders(batch, model)
+    asked = with_placeholders(batch, eager_to_end(model))
     if llm == "t5":  # a tiny T5 says one word for ever; for a causal model the oracle would punish the prompt's words
         search = search | {"repetition_penalty": 1.5}
     theirs = oracle_of(model, tiny_config(llm)).generate(**asked, **search)
     theirs = theirs[:, 1:] if llm == "t5" else theirs[:, asked["input_ids"].size(1) :]
     ours = model.generate(**batch, **search)
-    assert ours.tolist() == theirs.tolist()
+    assert [until_eos(row) for row in ours.tolist()] == [until_eos(row) for row in theirs.tolist()]
     assert len({tuple(row) for row in ours.tolist()}) > 1  # the pictures and prompts matter
+
+
+def test_length_penalty_and_minimum_matter(llm: str, model: InstructBlip) -> None:
+    batch = prompt_batch(llm)
+    short, long, minimum = (
+        [len(until_eos(row)) for row in eager.generate(**batch, **search).tolist()]
+        for eager in [eager_to_end(model)]
+        for search in (SHORT, LONG, SHORT | {"min_new_tokens": 4})
+    )
+    assert sum(short) < sum(long)
+    assert min(short) == 3 < min(minimum)
+
+
+def test_answers_are_padded_with_pad(llm: str, model: InstructBlip) -> None:
+    rows = eager_to_end(model).generate(**prompt_batch(llm), **SHORT).tolist()
+    assert any(EOS in row[:-1] for row in rows)
+    for row in rows:
+        assert set(row[len(until_eos(row)) :]) <= {PAD}
 
 
 # --- against itself ---------------------------------------------------------------------------------------
