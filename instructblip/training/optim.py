@@ -20,7 +20,7 @@ def optimizer(parameters: Iterable[tuple[str, nn.Parameter]], config: OptimConfi
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]))
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True)
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:

@@ -121,6 +121,37 @@ def prompt_batch(llm: str, rows: range = range(3)) -> dict[str, Tensor]:
     return batch
 
 
+# --- shared by the tests of the whole model ----------------------------------------------------------------
+
+TOLERANCE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}  # fp32, numbers of order 1 to 10, sums in another order
+GREEDY: dict[str, Any] = {
+    "num_beams": 1,
+    "max_new_tokens": 7,
+    "min_new_tokens": 1,
+    "repetition_penalty": 1.0,
+    "length_penalty": 1.0,
+}
+BEAM: dict[str, Any] = GREEDY | {"num_beams": 5, "length_penalty": -1.0}
+SHORT = BEAM | {"length_penalty": -4.0, "min_new_tokens": 2}
+LONG = BEAM | {"length_penalty": 4.0}
+CANDIDATES = [[[5], [6, 7, 8], [6, 7]], [[9, 2]], [[4], [2], [3, 4, 5, 6], [5]]]
+
+
+def close(ours: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, **TOLERANCE)
+
+
+def until_eos(ids: list[int]) -> list[int]:
+    return ids[: ids.index(EOS) + 1] if EOS in ids else ids
+
+
+def eager_to_end(model: InstructBlip) -> InstructBlip:
+    """Makes EOS win now and then, so that answers differ in length and the length penalty has something to do."""
+    with torch.no_grad():
+        model.llm.model.get_output_embeddings().weight[EOS] *= 3
+    return model
+
+
 # --- the oracle -------------------------------------------------------------------------------------------
 
 RENAMES = (  # in this order

@@ -1,158 +1,34 @@
-"""The whole model against `transformers`' InstructBLIP with the same weights, and against itself.
-
-Tolerance 1e-5: both compute in fp32 from the same weights, with numbers of order 1 to 10, and differ only in
-the order of sums (logits of some or all positions, batches or rows, cached or whole prompts).
-"""
+"""The whole model against itself: batches, sharing, video, ranking, what learns, and wrong input."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
 
-from instructblip.config import LLMConfig, ModelConfig, QFormerConfig, VisionConfig
 from instructblip.models import llm as llm_module
 from instructblip.models.instructblip import InstructBlip, build, trainable_names
-from instructblip.models.qformer import QFormer
-from instructblip.models.vision import VisionEncoder
 
 from .conftest import (
+    BEAM,
+    CANDIDATES,
     EOS,
-    IMAGE_TOKEN,
+    GREEDY,
     INSTRUCTIONS,
+    LONG,
     PAD,
+    SHORT,
+    close,
+    eager_to_end,
     images,
-    oracle_name,
-    oracle_of,
     padded,
     prompt_batch,
     shaken,
     tiny_config,
     training_batch,
-    with_placeholders,
+    until_eos,
 )
-
-TOLERANCE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}
-GREEDY: dict[str, Any] = {
-    "num_beams": 1,
-    "max_new_tokens": 7,
-    "min_new_tokens": 1,
-    "repetition_penalty": 1.0,
-    "length_penalty": 1.0,
-}
-BEAM: dict[str, Any] = GREEDY | {"num_beams": 5, "length_penalty": -1.0}
-SHORT = BEAM | {"length_penalty": -4.0, "min_new_tokens": 2}
-LONG = BEAM | {"length_penalty": 4.0}
-CANDIDATES = [[[5], [6, 7, 8], [6, 7]], [[9, 2]], [[4], [2], [3, 4, 5, 6], [5]]]
-
-
-def close(ours: Tensor, theirs: Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, **TOLERANCE)
-
-
-def oracle_labels(batch: dict[str, Tensor], llm: str) -> Tensor:
-    labels = batch["labels"]
-    return labels if llm == "t5" else torch.cat((torch.full((len(labels), 4), -100), labels), dim=1)
-
-
-def oracle_nll(logits: Tensor, labels: Tensor, llm: str) -> Tensor:
-    """Per-token losses of the oracle's logits, laid out as ours."""
-    if llm != "t5":
-        logits = logits[:, -labels.size(1) - 1 : -1]
-    return nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
-
-
-# --- parity -----------------------------------------------------------------------------------------------
-
-
-def test_features_equal_the_oracles(llm: str, model: InstructBlip) -> None:
-    batch = training_batch(llm)
-    pixels = with_placeholders(batch, model)["pixel_values"]
-    asked = batch["qformer_input_ids"], batch["qformer_attention_mask"]
-    theirs = oracle_of(model, tiny_config(llm)).get_image_features(pixels, *asked)
-    seen = model.ln_vision(model.vision(batch["pixel_values"]))
-    close(seen, theirs.vision_outputs.last_hidden_state)
-    close(model.qformer(model.query_tokens, seen, *asked), theirs.qformer_outputs.last_hidden_state[:, :4])
-    close(model.query_embeds(batch["pixel_values"], *asked), theirs.pooler_output)
-
-
-def test_instruction_unaware_queries_equal_the_oracles(llm: str) -> None:
-    """BLIP-2's Q-Former is the oracle's without text."""
-    config = tiny_config(llm, instruction_aware=False)
-    model = shaken(build(config, seed=0))
-    batch = training_batch(llm)
-    seen = model.ln_vision(model.vision(batch["pixel_values"]))
-    ours = model.qformer(model.query_tokens, seen, batch["qformer_input_ids"], batch["qformer_attention_mask"])
-    oracle = oracle_of(model, config).qformer
-    theirs = oracle(None, query_embeds=model.query_tokens.expand(3, -1, -1), encoder_hidden_states=seen)
-    close(ours, theirs.last_hidden_state)
-
-
-def test_loss_and_gradients_equal_the_oracles(llm: str, model: InstructBlip) -> None:
-    batch, oracle = training_batch(llm), oracle_of(model, tiny_config(llm))
-    labels = batch["labels"]
-    asked = with_placeholders(batch, model) | {"labels": oracle_labels(batch, llm)}
-    theirs = oracle(**asked)
-    ours = model(**batch)
-    close(ours, oracle_nll(theirs.logits, labels, llm))
-    mean = ours.sum() / (labels != -100).sum()
-    close(mean, theirs.loss)
-    mean.backward()
-    theirs.loss.backward()
-    expected = dict(oracle.named_parameters())
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            torch.testing.assert_close(parameter.grad, expected[oracle_name(name)].grad, **TOLERANCE, msg=name)
-    last = "qformer.layers.2.text_ffn."
-    assert not any(expected[oracle_name(n)].grad.any() for n, _ in model.named_parameters() if n.startswith(last))
-
-
-def eager_to_end(model: InstructBlip) -> InstructBlip:
-    """Makes EOS win now and then, so that answers differ in length and the length penalty has something to do."""
-    with torch.no_grad():
-        model.llm.model.get_output_embeddings().weight[EOS] *= 3
-    return model
-
-
-def until_eos(ids: list[int]) -> list[int]:
-    return ids[: ids.index(EOS) + 1] if EOS in ids else ids
-
-
-@pytest.mark.parametrize("search", [GREEDY, BEAM, SHORT, LONG], ids=["greedy", "beam", "short", "long"])
-def test_generated_ids_equal_the_oracles(llm: str, model: InstructBlip, search: dict[str, Any]) -> None:
-    batch = prompt_batch(llm)
-    asked = with_placeholders(batch, eager_to_end(model))
-    if llm == "t5":  # a tiny T5 says one word for ever; for a causal model the oracle would punish the prompt's words
-        search = search | {"repetition_penalty": 1.5}
-    theirs = oracle_of(model, tiny_config(llm)).generate(**asked, **search)
-    theirs = theirs[:, 1:] if llm == "t5" else theirs[:, asked["input_ids"].size(1) :]
-    ours = model.generate(**batch, **search)
-    assert [until_eos(row) for row in ours.tolist()] == [until_eos(row) for row in theirs.tolist()]
-    assert len({tuple(row) for row in ours.tolist()}) > 1  # the pictures and prompts matter
-
-
-def test_length_penalty_and_minimum_matter(llm: str, model: InstructBlip) -> None:
-    batch = prompt_batch(llm)
-    short, long, minimum = (
-        [len(until_eos(row)) for row in eager.generate(**batch, **search).tolist()]
-        for eager in [eager_to_end(model)]
-        for search in (SHORT, LONG, SHORT | {"min_new_tokens": 4})
-    )
-    assert sum(short) < sum(long)
-    assert min(short) == 3 < min(minimum)
-
-
-def test_answers_are_padded_with_pad(llm: str, model: InstructBlip) -> None:
-    rows = eager_to_end(model).generate(**prompt_batch(llm), **SHORT).tolist()
-    assert any(EOS in row[:-1] for row in rows)
-    for row in rows:
-        assert set(row[len(until_eos(row)) :]) <= {PAD}
-
 
 # --- against itself ---------------------------------------------------------------------------------------
 
@@ -265,6 +141,24 @@ def test_without_targets_the_loss_is_zero_and_has_a_gradient(llm: str, model: In
     assert nll.shape == batch["labels"].shape and not nll.any()
 
 
+def test_length_penalty_and_minimum_matter(llm: str, model: InstructBlip) -> None:
+    batch = prompt_batch(llm)
+    short, long, minimum = (
+        [len(until_eos(row)) for row in eager.generate(**batch, **search).tolist()]
+        for eager in [eager_to_end(model)]
+        for search in (SHORT, LONG, SHORT | {"min_new_tokens": 4})
+    )
+    assert sum(short) < sum(long)
+    assert min(short) == 3 < min(minimum)
+
+
+def test_answers_are_padded_with_pad(llm: str, model: InstructBlip) -> None:
+    rows = eager_to_end(model).generate(**prompt_batch(llm), **SHORT).tolist()
+    assert any(EOS in row[:-1] for row in rows)
+    for row in rows:
+        assert set(row[len(until_eos(row)) :]) <= {PAD}
+
+
 # --- what learns ------------------------------------------------------------------------------------------
 
 
@@ -320,70 +214,6 @@ def test_instruction_unaware_is_blind_to_the_instruction(llm: str) -> None:
     assert not any(part in name for name in trainable_names(model) for part in ("text_ffn", "word_", "position_"))
 
 
-# --- sizes and weights ------------------------------------------------------------------------------------
-
-
-def test_paper_sizes() -> None:
-    with torch.device("meta"):
-        config = ModelConfig(
-            vision=VisionConfig(type="instructblip_vision_model"),
-            qformer=QFormerConfig(tokenizer=""),
-            llm=LLMConfig(type="llama", config={"pad_token_id": 0, "eos_token_id": 2, "num_hidden_layers": 1}),
-        )
-        vision = VisionEncoder(config.vision)
-        llm = llm_module.language_model(config.llm)
-        model = InstructBlip(config, vision, QFormer(config.qformer, vision.width), llm)
-    sizes = {name: p.numel() for name, p in model.named_parameters() if not name.startswith(("vision.", "llm."))}
-    assert llm.model.config.hidden_size == 4096
-    assert sum(p.numel() for p in vision.parameters()) == 985_949_440  # PAPER A.2, with the key bias of transformers
-    assert sum(sizes.values()) == 188_837_376  # PAPER A.6
-    assert sum(sizes[name] for name in trainable_names(model)) == 184_113_408  # less one feed-forward
-
-
-def test_weights_follow_the_seed_alone(llm: str) -> None:
-    torch.manual_seed(1)
-    state = torch.get_rng_state()
-    first = build(tiny_config(llm), seed=3).state_dict()
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.rand(5)
-    again, other = (build(tiny_config(llm), seed=seed).state_dict() for seed in (3, 4))
-    assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
-    drawn = [n for n, t in first.items() if t.dim() > 1 and not torch.equal(t, other[n])]
-    assert len(drawn) == sum(t.dim() > 1 for t in first.values())
-
-
-def loaded_from(folder: Path, config: ModelConfig) -> ModelConfig:
-    return replace(
-        config,
-        random_init=False,
-        init=str(folder / "between.safetensors"),
-        vision=replace(config.vision, weights=str(folder / "vision.safetensors")),
-        llm=replace(config.llm, weights=str(folder / "llm")),
-    )
-
-
-def test_weights_from_files_and_folders(llm: str, tmp_path: Path) -> None:
-    config = tiny_config(llm)
-    saved = shaken(build(config, seed=0))
-    between = {n: t for n, t in saved.state_dict().items() if not n.startswith(("vision.", "llm."))}
-    save_file(between, tmp_path / "between.safetensors")
-    save_file(saved.vision.encoder.state_dict(), tmp_path / "vision.safetensors")
-    saved.llm.model.save_pretrained(tmp_path / "llm")
-    loaded = build(loaded_from(tmp_path, config), seed=1)
-    assert all(torch.equal(tensor, saved.state_dict()[name]) for name, tensor in loaded.state_dict().items())
-    unaware = replace(loaded_from(tmp_path, config), qformer=replace(config.qformer, instruction_aware=False))
-    assert torch.equal(build(unaware, seed=1).query_tokens, saved.query_tokens)  # the text branch is passed over
-    between["stray"] = between.pop("query_tokens")
-    save_file(between, tmp_path / "between.safetensors")
-    with pytest.raises(ValueError, match=r"missing: \['query_tokens'\]; unexpected: \['stray'\]"):
-        build(loaded_from(tmp_path, config), seed=1)
-
-
-def test_every_missing_path_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"vision.weights=.*vision.*llm.weights=.*llm.*model.init="):
-        build(loaded_from(tmp_path, tiny_config()), seed=0)
-
-
 # --- wrong input ------------------------------------------------------------------------------------------
 
 
@@ -406,7 +236,3 @@ def test_rows_that_do_not_match(llm: str, model: InstructBlip) -> None:
 def test_candidates_that_cannot_be_ranked(candidates: list[list[list[int]]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(tiny_config(), seed=0).rank(**prompt_batch("llama"), candidates=candidates)
-
-
-def test_the_placeholder_is_the_oracles_alone(llm: str) -> None:
-    assert not (training_batch(llm)["input_ids"] == IMAGE_TOKEN).any()
