@@ -25,7 +25,7 @@ from instructblip.data.transforms import evaluation_pixels
 from instructblip.evaluation.answers import class_scores, verbaliser
 from instructblip.evaluation.metrics import metric
 from instructblip.evaluation.predictions import (
-    Header,
+    Conditions,
     Prediction,
     append,
     protocol_hash,
@@ -70,12 +70,12 @@ def predict(
     if config.images is Images.shuffled:
         questions = shuffled(questions, SHUFFLE_SEED)
     batches = by_length(questions, config.batch_size)
-    header = describe(loaded, table, recipe, protocol, config)
+    conditions = describe(loaded, table, recipe, protocol, config)
     with lock(path.parent.with_name(f".{path.parent.name}.lock"), str(path)):
-        done = resume(path, header, [[question.uid for question in batch] for batch in batches])
+        done = resume(path, conditions, [[question.uid for question in batch] for batch in batches])
         with progress(recipe.name, sum(map(len, batches[:done])), len(questions)) as advance:
             for batch in batches[done:]:
-                append(path, answer(loaded, table, pools, batch, protocol, header.decoding))
+                append(path, conditions, answer(loaded, table, pools, batch, protocol, conditions.decoding))
                 advance(len(batch))
 
 
@@ -125,10 +125,12 @@ def by_length(questions: Sequence[Question], batch_size: int) -> list[list[Quest
     return [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
 
 
-def describe(loaded: LoadedRun, table: Table, recipe: Recipe, protocol: Evaluation, config: EvaluateConfig) -> Header:
+def describe(
+    loaded: LoadedRun, table: Table, recipe: Recipe, protocol: Evaluation, config: EvaluateConfig
+) -> Conditions:
     """All that the predictions depend on."""
     generates = protocol.mode is Mode.generate
-    return Header(
+    return Conditions(
         recipe=recipe.name,
         profile=config.prompts,
         protocol=protocol_hash(protocol, config.prompts, table.sample(0)),
