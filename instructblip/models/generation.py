@@ -39,8 +39,8 @@ class Search:
     top_p: float | None = None
 
     def __post_init__(self) -> None:
-        require(self.repetition_scope, list(RepetitionScope), "repetition_scope")
-        require(self.beam_length, list(BeamLength), "beam_length")
+        require(self.repetition_scope, [scope.value for scope in RepetitionScope], "repetition_scope")
+        require(self.beam_length, [length.value for length in BeamLength], "beam_length")
         if self.num_beams < 1:
             raise ValueError(f"num_beams={self.num_beams}: a search follows one beam at least")
         if not 0 <= self.min_new_tokens <= self.max_new_tokens or self.max_new_tokens < 1:

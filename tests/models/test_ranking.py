@@ -169,6 +169,15 @@ def test_words_of_one_token_need_no_second_forward() -> None:
         assert evaluated_tokens(lambda: llm.rank(*inputs(llm, [[1, 20, 21]]), [[[5], [6], [7]]]), llm) == 3
 
 
+def test_the_prompt_is_read_once(llm: str, model: InstructBlip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "TOKENS_PER_FORWARD", 2)
+    widths: list[int] = []
+    part = model.llm.model.get_encoder() if llm == "t5" else model.llm.model.model
+    part.register_forward_hook(lambda module, args, output: widths.append(output.last_hidden_state.size(1)))
+    model.rank(**prompt_batch(llm), candidates=CANDIDATES)
+    assert widths[0] == 4 + prompt_batch(llm)["input_ids"].size(1) and max(widths[1:], default=0) <= 3
+
+
 # --- the official order -------------------------------------------------------------------------------------
 
 
@@ -208,13 +217,16 @@ def test_official_losses_and_orders() -> None:
     for case in cases:
         logits, labels = torch.tensor(case["logits"]), torch.tensor(case["labels"])
         candidates = [[row[row != -100].tolist()] for row in labels]
-        prompt = (
-            torch.zeros(len(labels), case["prompt_length"], 1),
-            torch.ones(len(labels), case["prompt_length"], dtype=torch.long),
-        )
-        causal = -torch.cat(CausalLM(Recited(logits, False)).rank(*prompt, candidates))
-        close(causal, torch.tensor(case["causal_lm"]["sum_nll"]))
-        assert causal.argsort(stable=True).tolist() == case["causal_lm"]["lavis_rank_order"]
+        start = case["prompt_length"]
+        prompt = torch.zeros(len(labels), start, 1), torch.ones(len(labels), start, dtype=torch.long)
+        ranked = {
+            "causal_lm": CausalLM(Recited(logits, False)).rank(*prompt, candidates),
+            "seq2seq": EncoderDecoderLM(Recited(logits[:, start:], True)).rank(*prompt, candidates),
+        }
+        for family, losses in (("causal_lm", "sum_nll"), ("seq2seq", "lavis_loss_sum")):
+            ours = -torch.cat(ranked[family])
+            close(ours, torch.tensor(case[family][losses]))
+            assert ours.argsort(stable=True).tolist() == case[family]["lavis_rank_order"]
 
 
 # --- what cannot be ranked ----------------------------------------------------------------------------------
