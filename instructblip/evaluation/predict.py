@@ -34,7 +34,7 @@ from instructblip.evaluation.predictions import (
 )
 from instructblip.files import lock
 from instructblip.names import lookup
-from instructblip.recipes import Decoding, Evaluation, Mode, Recipe
+from instructblip.recipes import Decoding, Evaluation, Mode, Recipe, fingerprint
 
 if TYPE_CHECKING:
     from instructblip.training.run import LoadedRun
@@ -145,9 +145,14 @@ def describe(
 
 
 def decoding(settings: Decoding, family: str) -> dict[str, Any]:
-    """Arguments of `generate`; LAVIS' length penalty depends on the family of language models."""
+    """Settings of `generate`; LAVIS' length penalty depends on the family of language models."""
     length_penalty = lookup(family, settings.length_penalty, "family in decoding.length_penalty")
     return vars(settings) | {"length_penalty": length_penalty}
+
+
+def sample_seed(seed: int, uid: str) -> int:
+    """A Sample's own seed, so that what is drawn for it depends neither on its batch nor on an interruption."""
+    return int(fingerprint([seed, uid]), 16)
 
 
 @torch.inference_mode()
@@ -162,7 +167,9 @@ def answer(
     tensors = collator.prompts([question.prompt for question in batch], pixels, image_index).to(place)
     inputs = {name: getattr(tensors, name) for name in INPUTS}
     if protocol.mode is Mode.generate:
-        ids = loaded.model.generate(**inputs, **settings)  # (B, <= max_new_tokens)
+        search = {name: value for name, value in settings.items() if name != "seed"}
+        seeds = [sample_seed(settings["seed"], question.uid) for question in batch]
+        ids = loaded.model.generate(**inputs, **search, seeds=seeds)  # (B, <= max_new_tokens)
         texts = [text.strip() for text in loaded.tokenizers.llm.batch_decode(ids, skip_special_tokens=True)]
         return [Prediction(q.uid, q.prompt, output=text) for q, text in zip(batch, texts, strict=True)]
     samples = [table.sample(question.row) for question in batch]

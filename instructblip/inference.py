@@ -1,0 +1,83 @@
+"""A trained model in five lines, for notebooks and other programs.
+
+    from instructblip.inference import load
+
+    model = load("runs/miniature-s42")
+    model.answer("photo.jpg", "What color is the circle?")
+    model.rank("photo.jpg", "What color is the circle?", ["red", "blue"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from instructblip.data.processor import Processor, Shown
+from instructblip.models.instructblip import InstructBlip
+from instructblip.models.tokenizers import Tokenizers
+from instructblip.recipes import Decoding
+
+Scored = list[tuple[str, float]]  # text and its total log-likelihood
+
+
+@dataclass(frozen=True)
+class Assistant:
+    """Answers instructions about pictures; a list of pictures is a clip, its frames in order."""
+
+    model: InstructBlip
+    processor: Processor
+    tokenizers: Tokenizers
+
+    def answer(self, images: Shown, instruction: str, **decoding: Any) -> str:
+        """One answer by beam search; `decoding` overrides single fields of `recipes.Decoding`."""
+        return self._write(self._inputs(images, instruction), **decoding)
+
+    def answers(self, images: Shown, instruction: str, count: int = 5, top_p: float = 0.9, seed: int = 0) -> Scored:
+        """Up to `count` different answers drawn from the nucleus, with their log-likelihoods, the likeliest first."""
+        inputs = self._inputs(images, instruction)
+        drawn = [self._write(inputs, num_beams=1, top_p=top_p, seeds=[seed + number]) for number in range(count)]
+        return self.rank(images, instruction, list(dict.fromkeys(text for text in drawn if text)))
+
+    def rank(self, images: Shown, instruction: str, candidates: Sequence[str]) -> Scored:
+        """The candidates with their total log-likelihoods, best first; equal ones keep their order."""
+        ids = self.processor.collator.candidate_ids(list(candidates))
+        with torch.inference_mode():
+            (scores,) = self.model.rank(**self._inputs(images, instruction), candidates=[ids])
+        pairs = zip(candidates, scores.tolist(), strict=True)
+        return sorted(pairs, key=lambda pair: -pair[1])
+
+    def features(self, images: Shown, instruction: str) -> Tensor:
+        """(Q, D) the projected queries, what the language model is shown; of a clip (F * Q, D)."""
+        inputs = self._inputs(images, instruction)
+        names = ("pixel_values", "qformer_input_ids", "qformer_attention_mask", "image_index")
+        with torch.inference_mode():
+            return self.model.query_embeds(**{name: inputs[name] for name in names})[0]
+
+    def _inputs(self, images: Shown, instruction: str) -> dict[str, Tensor]:
+        device = next(self.model.parameters()).device
+        return {name: tensor.to(device) for name, tensor in self.processor(images, instruction).items()}
+
+    @torch.inference_mode()
+    def _write(self, inputs: dict[str, Tensor], **decoding: Any) -> str:
+        family = "encoder_decoder" if self.processor.collator.encoder_decoder else "causal"
+        settings = {**vars(Decoding()), "length_penalty": {"causal": 0.0, "encoder_decoder": -1.0}[family], **decoding}
+        ids = self.model.generate(**inputs, **settings)
+        return self.tokenizers.llm.batch_decode(ids, skip_special_tokens=True)[0].strip()
+
+
+def load(path: str | Path, device: str = "cpu") -> Assistant:
+    """The model of a run directory. Raises ValueError when there is none."""
+    from instructblip.training.datamodule import collator
+    from instructblip.training.run import load_model
+
+    folder = Path(path)
+    if not (folder / "config.yaml").is_file():
+        raise ValueError(f"{folder} is not a run directory; one has a config.yaml and checkpoints/")
+    loaded = load_model(folder, device)
+    made = collator(loaded.config, loaded.model.llm.model.config.is_encoder_decoder)
+    return Assistant(loaded.model, Processor(made, loaded.config.model.vision.image_size), loaded.tokenizers)
