@@ -1,7 +1,7 @@
 """The border where strings end: Examples and pixels become a Batch of tensors.
 
-Prompt and response are tokenised apart and joined as ids, so the label mask is exact by construction. Texts of a
-dataset never hold special tokens: a "</s>" in them is read as letters.
+Prompt and response are tokenised apart and joined as ids, so the label mask is exact by construction. A "</s>" in
+the text of a dataset is read as letters (but T5's unigram model has it for a word).
 Legend: B rows, I images, T tokens of the language model, L tokens of the Q-Former's instruction, S image size.
 """
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from instructblip.config import EvaluateConfig, Images
 from instructblip.data.sample import Sample
@@ -28,7 +28,7 @@ class Header:
     profile: str
     protocol: str  # hash
     mode: str
-    decoding: dict[str, float]  # as given to `generate`; empty when candidates are ranked
+    decoding: dict[str, Any]  # as given to `generate`; empty when candidates are ranked
     checkpoint: str
     manifest: str  # sha256 of the prepared table
     images: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
@@ -46,7 +47,7 @@ def tokenizers(config: ModelConfig) -> Tokenizers:
     return Tokenizers(llm, qformer)
 
 
-def _special_tokens(config: LLMConfig, vocabulary: dict[str, int]) -> dict[str, str]:
+def _special_tokens(config: LLMConfig, vocabulary: dict[str, int]) -> dict[str, Any]:
     """What each special token is. Only the pad token may be new: it is never read, the others have to be learnt."""
     learnt = {"bos_token": config.bos_token, "eos_token": config.eos_token, "unk_token": config.unk_token}
     given = {name: token for name, token in learnt.items() if token is not None}

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+import torch
 
 from instructblip import recipes
 from instructblip.config import Images
@@ -14,7 +15,7 @@ from instructblip.evaluation.predict import Question, by_length, choices, decodi
 from instructblip.evaluation.predictions import read
 from instructblip.recipes import Decoding
 
-from .conftest import PICTURES, World, picture, statement
+from .conftest import PICTURES, World, picture, question, statement
 
 
 def questions(count: int, images: int) -> list[Question]:
@@ -183,3 +184,26 @@ def test_a_broken_picture_is_named(world: World) -> None:
     world.prepare("vsr", [statement(0), statement(1, image=88)])
     with pytest.raises(ValueError, match="vsr/test/01 cannot be shown its picture coco/88"):
         world.predict("vsr")
+
+
+def test_a_clip_is_shown_frame_by_frame_and_encoded_once(world: World) -> None:
+    clip = tuple(MediaRef("coco", str(key)) for key in (1, 4))
+    world.prepare("vqav2", [replace(question(number, "a"), media=clip) for number in range(3)])
+    shown: list[torch.Size] = []
+    generate = world.model.generate
+    world.model.generate = lambda pixel_values, **rest: (  # type: ignore[method-assign,misc,assignment]
+        shown.append(pixel_values.shape), generate(pixel_values=pixel_values, **rest)
+    )[1]  # fmt: skip
+    _, predictions = read(world.predict("vqav2"))
+    assert shown == [(1, 2, 3, 8, 8)] and [each.output for each in predictions] == ["100"] * 3
+    world.prepare("vqav2", [replace(question(0, "a"), media=clip), question(1, "a")])
+    world.path("vqav2").unlink()
+    with pytest.raises(ValueError, match="media of 1 and 2 frames"):
+        world.predict("vqav2")
+
+
+def test_picture_options_are_not_shown(world: World) -> None:
+    options = tuple(MediaRef("coco", str(key), role=f"choice:{key}") for key in range(2))
+    given = question(3, "a")
+    world.prepare("vqav2", [replace(given, media=(*options, *given.media))])
+    assert read(world.predict("vqav2"))[1][0].output == "120"
