@@ -113,7 +113,8 @@ def _name(config: TrainConfig) -> None:
 
 
 def _check_options(group: str, options: list[str]) -> None:
-    known = [path.relative_to(CONF / group).with_suffix("").as_posix() for path in (CONF / group).rglob("*.yaml")]
+    files = (CONF / group).rglob("*.yaml") if group == "experiment" else (CONF / group).glob("*.yaml")
+    known = [path.relative_to(CONF / group).with_suffix("").as_posix() for path in files]
     for option in options:
         require(option, known, group)
     if group == "experiment" and options and options[0].startswith(NEEDS_A_BASE):
@@ -157,7 +158,9 @@ def _is_key(schema: DictConfig, key: str) -> bool:
 
 
 def _groups() -> list[str]:
-    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    """`model`, and `model/llm` within it; an experiment's folders are parts of its name."""
+    folders = [path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()]
+    return sorted(folder for folder in folders if not folder.startswith("experiment/"))
 
 
 def _for_the_user(error: BaseException) -> bool:

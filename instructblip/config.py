@@ -57,6 +57,11 @@ class Images(Enum):
     shuffled = "shuffled"  # control: every picture goes to another question
 
 
+class PromptFormat(Enum):
+    raw = "raw"  # queries, BOS, instruction: LAVIS
+    chat = "chat"  # the user turn of `chat_template`, with the queries before the instruction
+
+
 class Precision(Enum):
     fp32 = "32-true"
     bf16 = "bf16-mixed"
@@ -129,9 +134,12 @@ class LLMConfig:
     bos_token: str | None = None  # put before a prompt; Vicuna's is </s>, id 2 (PAPER A.5)
     eos_token: str = MISSING
     pad_token: str = MISSING
+    unk_token: str | None = None
     max_prompt_length: int = 128  # LAVIS max_txt_len, cut from the left
     max_response_length: int = 256  # LAVIS max_output_txt_len, cut from the right
-    response_prefix: str = ""
+    prompt_format: PromptFormat = PromptFormat.raw
+    chat_template: str | None = None  # of one user turn up to the response, with the slot {prompt}
+    response_prefix: str = ""  # a blank for byte-level BPE, whose words begin with theirs
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -145,6 +153,7 @@ class ModelConfig:
     random_init: bool = False  # tiny models: every weight drawn from `seed`, none loaded
     ln_vision_eps: float = 1e-5  # LAVIS; transformers has 1e-6 (PAPER A.2)
     freeze_ln_vision: bool = False
+    llm_train_mode: bool = False  # dropout of the frozen LLM while training, which LAVIS leaves on in T5 (PAPER A.5)
     unfreeze: list[str] = field(default_factory=list)  # vision, llm: only where there is nothing pretrained to keep
 
 
@@ -260,6 +269,7 @@ class EvaluateConfig:
     predict: bool = True  # false: score the predictions that are there
     images: Images = Images.own
     limit: int | None = None
+    eval_llm_limit: int | None = None  # tokens of a prompt the language model reads; null: all (LAVIS)
     batch_size: int = 16
     device: str = "auto"
     partition: PartitionConfig = field(default_factory=PartitionConfig)

@@ -1,10 +1,10 @@
 """A trained model in five lines, for notebooks and other programs.
 
-    from instructblip.inference import load
+from instructblip.inference import load
 
-    model = load("runs/miniature-s42")
-    model.answer("photo.jpg", "What color is the circle?")
-    model.rank("photo.jpg", "What color is the circle?", ["red", "blue"])
+model = load("runs/miniature-s42")
+model.answer("photo.jpg", "What color is the circle?")
+model.rank("photo.jpg", "What color is the circle?", ["red", "blue"])
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from torch import Tensor
 from instructblip.data.processor import Processor, Shown
 from instructblip.models.instructblip import InstructBlip
 from instructblip.models.tokenizers import Tokenizers
-from instructblip.recipes import Decoding
+from instructblip.recipes import Decoding, plain
 
+LENGTH_PENALTY = {"causal": 0.0, "encoder_decoder": -1.0}  # LAVIS predict_answers
 Scored = list[tuple[str, float]]  # text and its total log-likelihood
 
 
@@ -58,14 +59,15 @@ class Assistant:
         with torch.inference_mode():
             return self.model.query_embeds(**{name: inputs[name] for name in names})[0]
 
-    def _inputs(self, images: Shown, instruction: str) -> dict[str, Tensor]:
+    def _inputs(self, images: Shown, instruction: str) -> dict[str, Any]:
         device = next(self.model.parameters()).device
         return {name: tensor.to(device) for name, tensor in self.processor(images, instruction).items()}
 
     @torch.inference_mode()
-    def _write(self, inputs: dict[str, Tensor], **decoding: Any) -> str:
+    def _write(self, inputs: dict[str, Any], **decoding: Any) -> str:
         family = "encoder_decoder" if self.processor.collator.encoder_decoder else "causal"
-        settings = {**vars(Decoding()), "length_penalty": {"causal": 0.0, "encoder_decoder": -1.0}[family], **decoding}
+        defaults = plain(Decoding()) | {"length_penalty": LENGTH_PENALTY[family]}
+        settings: dict[str, Any] = {**{name: defaults[name] for name in defaults if name != "seed"}, **decoding}
         ids = self.model.generate(**inputs, **settings)
         return self.tokenizers.llm.batch_decode(ids, skip_special_tokens=True)[0].strip()
 

@@ -14,13 +14,12 @@ from instructblip.config import SCHEMAS, TrainConfig
 from tests.conftest import ROOT, composed, run_program
 
 OPTIONS = [
-    (path.parent.relative_to(ROOT / "conf").as_posix().split("/")[0], path)
-    for path in sorted((ROOT / "conf").rglob("*/*.yaml"))
+    (path.parent.relative_to(ROOT / "conf").as_posix(), path) for path in sorted((ROOT / "conf").rglob("*/*.yaml"))
 ]
 EXPERIMENTS = [
     path.relative_to(ROOT / "conf/experiment").with_suffix("").as_posix()
     for group, path in OPTIONS
-    if group == "experiment"
+    if group.startswith("experiment")
 ]
 assert len(OPTIONS) > 10 and len(EXPERIMENTS) > 2
 
@@ -33,15 +32,27 @@ def test_every_experiment_composes(name: str) -> None:
     assert config.batch_size % config.group_size == 0
 
 
-@pytest.mark.parametrize(("group", "path"), [option for option in OPTIONS if option[0] != "experiment"])
+@pytest.mark.parametrize(("group", "path"), [option for option in OPTIONS if "experiment" not in option[0]])
 def test_every_option_composes(group: str, path: Path) -> None:
-    assert isinstance(composed("train", f"{group}={path.stem}"), TrainConfig)
+    base = ["model=vicuna7b"] if "/" in group else []
+    refuse_misspelt("train", [*base, f"{group}={path.stem}"])
+    assert isinstance(composed("train", *base, f"{group}={path.stem}"), TrainConfig)
 
 
 @pytest.mark.parametrize("name", ["prepare", "evaluate", "report"])
 def test_every_program_composes(name: str) -> None:
     missing = {"prepare": ["recipe=vsr"], "evaluate": ["recipe=vsr", "run=x"], "report": []}[name]
     assert isinstance(composed(name, *missing), SCHEMAS[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_size", "group_size"),
+    [("vicuna7b", 128, 8), ("vicuna13b", 64, 4), ("flant5xl", 192, 12), ("flant5xxl", 64, 4)],
+)
+def test_the_four_models_have_the_papers_batches(name: str, batch_size: int, group_size: int) -> None:
+    config = composed("train", f"experiment={name}")
+    assert (config.model.name, config.steps) == (name, 60_000)
+    assert (config.batch_size, config.group_size) == (batch_size, group_size)
 
 
 def test_vicuna7b_has_the_papers_numbers() -> None:
@@ -88,6 +99,8 @@ def test_every_field_is_read_somewhere() -> None:
         (["experiment=ablation/no_balancing"], "experiment=[miniature,ablation/no_balancing]"),
         (["-m", "experiment=[miniature,ablation/no_balancin],miniature"], "ablation/no_balancing"),
         (["model=tiny_lama"], "tiny_llama"),
+        (["model=vicuna7b", "model/llm=qwen3_8"], "qwen3_8b"),
+        (["model/lm=qwen3_8b"], "model/llm"),
         (["~optim.lr"], "cannot be deleted"),
     ],
 )

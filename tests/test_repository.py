@@ -23,7 +23,7 @@ ROOMS = {  # module: floor and column; an import points down, or stays in its co
     "instructblip.evaluation.predictions": (1, "metrics"),
     "instructblip.evaluation.captions": (1, "metrics"), "instructblip.evaluation.statistics": (1, "metrics"),
     "instructblip.miniature": (2, "miniature"), "instructblip.training": (3, "training"),
-    "instructblip.evaluation": (4, "evaluation"), "instructblip.cli": (5, "programs"),
+    "instructblip.evaluation": (4, "evaluation"), "instructblip.inference": (4, "inference"), "instructblip.cli": (5, "programs"),
 }  # fmt: skip
 HEAVY = {"torch", "lightning", "transformers", "datasets", "hydra", "webdataset", "pyarrow", "numpy"}
 MAY_IMPORT = {

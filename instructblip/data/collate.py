@@ -1,6 +1,7 @@
 """The border where strings end: Examples and pixels become a Batch of tensors.
 
-Prompt and response are tokenised apart and joined as ids, so the label mask is exact by construction.
+Prompt and response are tokenised apart and joined as ids, so the label mask is exact by construction. A "</s>" in
+the text of a dataset is read as letters (but T5's unigram model has it for a word).
 Legend: B rows, I images, T tokens of the language model, L tokens of the Q-Former's instruction, S image size.
 """
 
@@ -8,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from instructblip.config import LLMConfig, QFormerConfig
+from instructblip.config import LLMConfig, PromptFormat, QFormerConfig
 from instructblip.data.templates import Example
 
 IGNORE = -100
@@ -25,6 +27,8 @@ class Tokenizer(Protocol):
     pad_token_id: int
     eos_token_id: int
     bos_token_id: int | None
+    cls_token_id: int
+    sep_token_id: int
 
     def __call__(self, text: list[str], **options: Any) -> Any: ...
 
@@ -33,7 +37,7 @@ class Tokenizer(Protocol):
 class Batch:
     """Tensors of one micro-batch, named as in transformers. There are no placeholder ids for the queries."""
 
-    pixel_values: Tensor  # uint8 (I, 3, S, S)
+    pixel_values: Tensor  # uint8 (I, 3, S, S), of clips (I, F, 3, S, S)
     image_index: Tensor  # (B,) the image of each row
     qformer_input_ids: Tensor  # (B, L)
     qformer_attention_mask: Tensor  # (B, L)
@@ -45,6 +49,8 @@ class Batch:
     group: Tensor  # (B,) group of the loss within the step
     uids: tuple[str, ...]
     cu_seqlens: Tensor | None = None  # boundaries of packed rows
+    query_position: Tensor | None = None  # (B,) column of input_ids that the queries stand before; None: the first
+    truncated: tuple[bool, ...] = ()  # rows of which one of the two text towers reads only the end
 
     def to(self, device: torch.device) -> Batch:
         moved: dict[str, Any] = {
@@ -79,7 +85,7 @@ class Collator:
         for row in rows:
             if not row.example.instruction.strip() or not row.example.response.strip():
                 raise ValueError(f"{row.example.uid}: empty instruction or response")
-        prompts = self.prompt_ids([row.example.instruction for row in rows], self.llm.max_prompt_length)
+        prompts, cut = self._prompts([row.example.instruction for row in rows], self.llm.max_prompt_length)
         responses = self.response_ids([row.example.response for row in rows])
         if self.encoder_decoder:
             input_ids, attention_mask = self._pad(prompts, left=False)
@@ -91,23 +97,24 @@ class Collator:
             labels, _ = self._pad(masked, left=False, value=IGNORE)
         counts = torch.tensor([row.counts for row in rows])
         weight = ((labels != IGNORE) & counts[:, None]).float()  # (B, T)
-        return self._batch(rows, pixels, input_ids, attention_mask, labels, weight)
+        return self._batch(rows, pixels, input_ids, attention_mask, cut, labels, weight)
 
-    def prompts(self, instructions: Sequence[str], pixels: Sequence[Tensor], image_index: Sequence[int]) -> Batch:
-        """Prompts alone, for generate and rank; whole for the language model, left-padded where it is causal."""
+    def prompts(
+        self, instructions: Sequence[str], pixels: Sequence[Tensor], image_index: Sequence[int],
+        limit: int | None = None,
+    ) -> Batch:  # fmt: skip
+        """Prompts alone, for generate and rank; left-padded where the language model is causal.
+
+        The language model reads the last `limit` ids, with None all (LAVIS); the Q-Former always its last
+        `qformer.max_length`. Raises ValueError naming an empty prompt.
+        """
+        if empty := [row for row, text in enumerate(instructions) if not text.strip()]:
+            raise ValueError(f"prompts {empty} of {len(instructions)} are empty; ask something")
         examples = [Example(text, "", "", "", "") for text in instructions]
         rows = [Row(example, image) for example, image in zip(examples, image_index, strict=True)]
-        input_ids, attention_mask = self._pad(self.prompt_ids(instructions, None), left=not self.encoder_decoder)
-        return self._batch(rows, pixels, input_ids, attention_mask, None, None)
-
-    def prompt_ids(self, instructions: Sequence[str], limit: int | None) -> list[list[int]]:
-        """BOS + instruction (causal) or instruction + EOS (encoder-decoder); the last `limit` ids."""
-        tokenizer = self.llm_tokenizer
-        before = [tokenizer.bos_token_id] if self.llm.bos_token and tokenizer.bos_token_id is not None else []
-        after = [tokenizer.eos_token_id] if self.encoder_decoder else []
-        room = None if limit is None else limit - len(before) - len(after)
-        texts = self._ids(tokenizer, instructions)
-        return [before + (ids if room is None else ids[max(len(ids) - room, 0) :]) + after for ids in texts]
+        prompts, cut = self._prompts(instructions, limit)
+        input_ids, attention_mask = self._pad(prompts, left=not self.encoder_decoder)
+        return self._batch(rows, pixels, input_ids, attention_mask, cut, None, None)
 
     def response_ids(self, responses: Sequence[str]) -> list[list[int]]:
         """Response + EOS, cut to the limit from the right: a long response loses its EOS, as in LAVIS."""
@@ -116,13 +123,40 @@ class Collator:
         return [[*ids, eos][: self.llm.max_response_length] for ids in self._ids(self.llm_tokenizer, texts)]
 
     def candidate_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids to rank: with EOS for an encoder-decoder, without for a causal model (PAPER B.6)."""
+        """Ids to rank: with EOS for an encoder-decoder, without for a causal model (PAPER B.6).
+
+        Raises ValueError naming a candidate without text.
+        """
+        if empty := [number for number, text in enumerate(texts) if not text.strip()]:
+            raise ValueError(f"candidates {empty} of {len(texts)} are empty; give each a text")
         ids = self._ids(self.llm_tokenizer, [self.llm.response_prefix + text for text in texts])
         end = [self.llm_tokenizer.eos_token_id] if self.encoder_decoder else []
         return [row + end for row in ids]
 
+    @cached_property
+    def _turn(self) -> tuple[list[int], list[int]]:
+        """Ids before and after every instruction: BOS, the user turn of a chat, an encoder's EOS."""
+        tokenizer, head, tail = self.llm_tokenizer, "", ""
+        if self.llm.prompt_format is PromptFormat.chat:
+            head, slot, tail = (self.llm.chat_template or "").partition("{prompt}")
+            if not slot:
+                raise ValueError(f"model.llm.chat_template={self.llm.chat_template!r} has no slot {{prompt}}")
+        before, after = tokenizer([head, tail], add_special_tokens=False)["input_ids"]
+        bos = [tokenizer.bos_token_id] if self.llm.bos_token and tokenizer.bos_token_id is not None else []
+        return bos + before, after + [tokenizer.eos_token_id] * self.encoder_decoder
+
+    def _prompts(self, instructions: Sequence[str], limit: int | None) -> tuple[list[list[int]], list[bool]]:
+        """Whole turns of at most `limit` ids, and which instructions lost their beginning for it."""
+        head, tail = self._turn
+        room = None if limit is None else limit - len(head) - len(tail)
+        texts, cut = _last(self._ids(self.llm_tokenizer, instructions), room, limit)
+        return [head + ids + tail for ids in texts], cut
+
     def _ids(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        if not texts:
+            return []  # tokenizers cannot take an empty list
+        options = {"add_special_tokens": False, "split_special_tokens": True}
+        ids: list[list[int]] = tokenizer(list(texts), **options)["input_ids"]
         return ids
 
     def _pad(self, rows: list[list[int]], *, left: bool, value: int | None = None) -> tuple[Tensor, Tensor]:
@@ -136,17 +170,18 @@ class Collator:
 
     def _batch(
         self, rows: Sequence[Row], pixels: Sequence[Tensor], input_ids: Tensor, attention_mask: Tensor,
-        labels: Tensor | None, weight: Tensor | None,
+        cut: Sequence[bool], labels: Tensor | None, weight: Tensor | None,
     ) -> Batch:  # fmt: skip
-        text = self.qformer_tokenizer(
-            [row.example.instruction for row in rows],
-            padding="longest", truncation=True, max_length=self.qformer.max_length, return_tensors="pt",
-        )  # fmt: skip
+        bert, limit = self.qformer_tokenizer, self.qformer.max_length
+        texts, also_cut = _last(self._ids(bert, [row.example.instruction for row in rows]), limit - 2, limit)
+        text = [[bert.cls_token_id, *ids, bert.sep_token_id] for ids in texts]
+        qformer_input_ids, qformer_attention_mask = self._pad(text, left=False, value=bert.pad_token_id)
+        in_turn = self.llm.prompt_format is PromptFormat.chat
         return Batch(
-            pixel_values=torch.stack(list(pixels)),
+            pixel_values=_stacked(pixels),
             image_index=torch.tensor([row.image for row in rows]),
-            qformer_input_ids=text["input_ids"],
-            qformer_attention_mask=text["attention_mask"],
+            qformer_input_ids=qformer_input_ids,
+            qformer_attention_mask=qformer_attention_mask,
             input_ids=input_ids,
             attention_mask=attention_mask,
             labels=labels,
@@ -154,4 +189,26 @@ class Collator:
             recipe=torch.tensor([row.recipe for row in rows]),
             group=torch.tensor([row.group for row in rows]),
             uids=tuple(row.example.uid for row in rows),
+            query_position=attention_mask.argmax(dim=1) + len(self._turn[0]) if in_turn else None,  # (B,)
+            truncated=tuple(a or b for a, b in zip(cut, also_cut, strict=True)),
         )
+
+
+def _last(texts: list[list[int]], room: int | None, limit: int | None) -> tuple[list[list[int]], list[bool]]:
+    """The last `room` ids of each text, with None all, and which were cut; `limit` is what the user set."""
+    if room is None:
+        return texts, [False] * len(texts)
+    if room < 1:
+        raise ValueError(f"a limit of {limit} tokens leaves {room} for the prompt itself; raise it")
+    return [ids[-room:] for ids in texts], [len(ids) > room for ids in texts]
+
+
+def _stacked(pixels: Sequence[Tensor]) -> Tensor:
+    """(I, 3, S, S), of clips (I, F, 3, S, S). Pictures and clips, or clips of other lengths, do not mix."""
+    frames = sorted({len(image) if image.dim() == 4 else 1 for image in pixels})
+    if len(frames) > 1:
+        raise ValueError(
+            f"a batch holds media of {' and '.join(map(str, frames))} frames; its rows need as many queries each: "
+            "train pictures and clips apart, and give every clip as many frames"
+        )
+    return torch.stack(list(pixels))

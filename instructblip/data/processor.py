@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class Processor:
         different length, and what is no picture.
         """
         texts = [text] if isinstance(text, str) else list(text)
-        shown = [images] if isinstance(text, str) else list(images)  # type: ignore[arg-type]
+        shown: list[Any] = [images] if isinstance(text, str) else list(cast(Sequence[Any], images))
         if len(shown) != len(texts):
             raise ValueError(f"{len(shown)} pictures for {len(texts)} instructions; give one of each")
         if empty := [number for number, each in enumerate(texts) if not each.strip()]:

@@ -82,10 +82,15 @@ class Sample:
     def __post_init__(self) -> None:
         if not self.uid.startswith(f"{self.dataset}/{self.split}/"):
             raise ValueError(f"uid {self.uid!r} does not begin with {self.dataset}/{self.split}/")
-        if not self.media:
+        if not self.shown:
             raise ValueError(f"{self.uid}: a Sample needs at least one picture or clip")
         if unknown := set(self.slots) - SLOTS:
             raise ValueError(f"{self.uid}: unknown slots {sorted(unknown)}; a slot is one of {sorted(SLOTS)}")
+
+    @property
+    def shown(self) -> tuple[MediaRef, ...]:
+        """What the model looks at: the picture, or the frames of a clip in order; picture options are not among it."""
+        return tuple(ref for ref in self.media if ref.role == "main")
 
 
 def votes(texts: list[str], confidences: list[str] | None = None) -> tuple[Answer, ...]:

@@ -62,15 +62,17 @@ class Reader:
         self.transforms, self.image_size = transforms, image_size
 
     def read(self, pick: Pick) -> tuple[Example, Tensor]:
-        """The worded Example and its pixels, uint8 (3, S, S). Raises BadMedia naming the Sample."""
+        """The worded Example and its pixels, uint8 (3, S, S), of a clip (F, 3, S, S).
+
+        The frames of a clip share crop and flip. Raises BadMedia naming the Sample.
+        """
         sample = self.tables[pick.source].sample(pick.row)
-        (ref,) = sample.media
         try:
-            image = decode(self.pools[ref.pool].read(ref.key))
+            images = [decode(self.pools[ref.pool].read(ref.key)) for ref in sample.shown]
         except BadMedia as error:
             raise BadMedia(sample.uid, str(error)) from error
-        pixels = training_pixels(image, self.image_size, self.transforms, pick.augmentation)
-        return self._worded(pick, sample), pixels
+        frames = [training_pixels(image, self.image_size, self.transforms, pick.augmentation) for image in images]
+        return self._worded(pick, sample), frames[0] if len(frames) == 1 else torch.stack(frames)
 
     def example(self, pick: Pick) -> Example:
         return self._worded(pick, self.tables[pick.source].sample(pick.row))

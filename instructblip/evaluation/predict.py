@@ -39,21 +39,22 @@ from instructblip.recipes import Decoding, Evaluation, Mode, Recipe, fingerprint
 if TYPE_CHECKING:
     from instructblip.training.run import LoadedRun
 
+Identity = tuple[tuple[str, str], ...]  # pool and key of a picture or of each frame
 SHUFFLE_SEED = 0  # of the control in which no question keeps its picture
 INPUTS = (  # of generate and rank
-    "pixel_values", "image_index", "input_ids", "attention_mask",
+    "pixel_values", "image_index", "query_position", "input_ids", "attention_mask",
     "qformer_input_ids", "qformer_attention_mask"
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A Sample as the model meets it: its row in the table, the rendered prompt, the picture it is shown."""
+    """A Sample as the model meets it: its row in the table, the rendered prompt, the picture or frames it is shown."""
 
     row: int
     uid: str
     prompt: str
-    picture: MediaRef
+    media: tuple[MediaRef, ...]
 
 
 def predict(
@@ -75,7 +76,7 @@ def predict(
         done = resume(path, conditions, [[question.uid for question in batch] for batch in batches])
         with progress(recipe.name, sum(map(len, batches[:done])), len(questions)) as advance:
             for batch in batches[done:]:
-                append(path, conditions, answer(loaded, table, pools, batch, protocol, conditions.decoding))
+                append(path, conditions, answer(loaded, table, pools, batch, protocol, conditions))
                 advance(len(batch))
 
 
@@ -99,19 +100,19 @@ def render(table: Table, prompt: str, limit: int | None) -> list[Question]:
                 f"{sample.uid} has neither answers nor a gold candidate: split {sample.split!r} of "
                 f"{sample.dataset} is unlabelled and cannot be scored here"
             )
-        questions.append(Question(row, sample.uid, fill(prompt, sample), sample.media[0]))
+        questions.append(Question(row, sample.uid, fill(prompt, sample), sample.shown))
     return questions
 
 
 def shuffled(questions: Sequence[Question], seed: int) -> list[Question]:
     """The same questions, none with its own picture: all stand in a random circle and move on by one."""
-    pictures = {identity(question.picture): question.picture for question in questions}
+    pictures = {identity(question): question.media for question in questions}
     if len(pictures) < 2:
         raise ValueError(f"images=shuffled needs two pictures, the {len(questions)} questions share one")
     circle = sorted(pictures)
     random.Random(seed).shuffle(circle)
     other = {key: pictures[after] for key, after in zip(circle, circle[1:] + circle[:1], strict=True)}
-    return [replace(question, picture=other[identity(question.picture)]) for question in questions]
+    return [replace(question, media=other[identity(question)]) for question in questions]
 
 
 def by_length(questions: Sequence[Question], batch_size: int) -> list[list[Question]]:
@@ -141,6 +142,7 @@ def describe(
         images=config.images.value,
         batch_size=config.batch_size,
         limit=config.limit,
+        llm_limit=config.eval_llm_limit,
     )
 
 
@@ -158,44 +160,53 @@ def sample_seed(seed: int, uid: str) -> int:
 @torch.inference_mode()
 def answer(
     loaded: LoadedRun, table: Table, pools: Mapping[str, MediaPool], batch: Sequence[Question],
-    protocol: Evaluation, settings: dict[str, Any],
+    protocol: Evaluation, conditions: Conditions,
 ) -> list[Prediction]:  # fmt: skip
-    """The model's predictions for one batch; each picture is read and encoded once."""
+    """The model's predictions for one batch; each picture or clip is read and encoded once."""
     collator = collator_of(loaded)
     pixels, image_index = pictures(batch, pools, loaded.config.model.vision.image_size)
     place = next(loaded.model.parameters()).device
-    tensors = collator.prompts([question.prompt for question in batch], pixels, image_index).to(place)
+    prompts = [question.prompt for question in batch]
+    tensors = collator.prompts(prompts, pixels, image_index, conditions.llm_limit).to(place)
     inputs = {name: getattr(tensors, name) for name in INPUTS}
     if protocol.mode is Mode.generate:
-        search = {name: value for name, value in settings.items() if name != "seed"}
-        seeds = [sample_seed(settings["seed"], question.uid) for question in batch]
+        search = {name: value for name, value in conditions.decoding.items() if name != "seed"}
+        seeds = [sample_seed(conditions.decoding["seed"], question.uid) for question in batch]
         ids = loaded.model.generate(**inputs, **search, seeds=seeds)  # (B, <= max_new_tokens)
         texts = [text.strip() for text in loaded.tokenizers.llm.batch_decode(ids, skip_special_tokens=True)]
-        return [Prediction(q.uid, q.prompt, output=text) for q, text in zip(batch, texts, strict=True)]
-    samples = [table.sample(question.row) for question in batch]
+        predictions = [Prediction(q.uid, q.prompt, output=text) for q, text in zip(batch, texts, strict=True)]
+    else:
+        predictions = rank(loaded, collator, inputs, batch, [table.sample(question.row) for question in batch])
+    return [replace(each, truncated=cut) for each, cut in zip(predictions, tensors.truncated, strict=True)]
+
+
+def rank(
+    loaded: LoadedRun, collator: Collator, inputs: dict[str, Any], batch: Sequence[Question], samples: Sequence[Sample]
+) -> list[Prediction]:
+    """The scores of each question's candidates."""
     candidates = [collator.candidate_ids(choices(sample)) for sample in samples]
     scores = [row.tolist() for row in loaded.model.rank(**inputs, candidates=candidates)]
     return [ranked(q, sample, row) for q, sample, row in zip(batch, samples, scores, strict=True)]
 
 
 def pictures(batch: Sequence[Question], pools: Mapping[str, MediaPool], size: int) -> tuple[list[Tensor], list[int]]:
-    """The batch's distinct pictures, uint8 (3, S, S) each, and for each question which one it looks at."""
-    place: dict[tuple[str, str], int] = {}
+    """The batch's distinct pictures (3, S, S) or clips (F, 3, S, S), uint8, and which one each question looks at."""
+    place: dict[Identity, int] = {}
     pixels: list[Tensor] = []
     for question in batch:
-        if (key := identity(question.picture)) not in place:
+        if (key := identity(question)) not in place:
             place[key] = len(pixels)
-            pixels.append(read_picture(question, pools, size))
-    return pixels, [place[identity(question.picture)] for question in batch]
+            frames = [read_picture(question.uid, ref, pools, size) for ref in question.media]
+            pixels.append(frames[0] if len(frames) == 1 else torch.stack(frames))
+    return pixels, [place[identity(question)] for question in batch]
 
 
-def read_picture(question: Question, pools: Mapping[str, MediaPool], size: int) -> Tensor:
+def read_picture(uid: str, ref: MediaRef, pools: Mapping[str, MediaPool], size: int) -> Tensor:
     """uint8 (3, S, S). Raises ValueError naming question and picture: a score is over all of them or none."""
-    pool, key = identity(question.picture)
     try:
-        return evaluation_pixels(decode(lookup(pool, pools, "media pool").read(key)), size)
+        return evaluation_pixels(decode(lookup(ref.pool, pools, "media pool").read(ref.key)), size)
     except BadMedia as error:
-        raise ValueError(f"{question.uid} cannot be shown its picture {pool}/{key}: {error}") from error
+        raise ValueError(f"{uid} cannot be shown its picture {ref.pool}/{ref.key}: {error}") from error
 
 
 def choices(sample: Sample) -> list[str]:
@@ -226,8 +237,8 @@ def family(loaded: LoadedRun) -> str:
     return "encoder_decoder" if loaded.model.llm.model.config.is_encoder_decoder else "causal"
 
 
-def identity(picture: MediaRef) -> tuple[str, str]:
-    return picture.pool, picture.key
+def identity(question: Question) -> Identity:
+    return tuple((ref.pool, ref.key) for ref in question.media)
 
 
 @contextmanager

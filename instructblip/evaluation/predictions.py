@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from instructblip.config import EvaluateConfig, Images
 from instructblip.data.sample import Sample
@@ -26,22 +27,27 @@ class Conditions:
     profile: str
     protocol: str  # hash
     mode: str
-    decoding: dict[str, float]  # as given to `generate`; empty when candidates are ranked
+    decoding: dict[str, Any]  # as given to `generate`; empty when candidates are ranked
     checkpoint: str
     manifest: str  # sha256 of the prepared table
     images: str
     batch_size: int  # padding changes the last bits of a prediction
     limit: int | None = None
+    llm_limit: int | None = None  # tokens of a prompt the language model read; None: all
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """`output` is generated text; `scores` are log-likelihoods, one a candidate or class that was ranked."""
+    """`output` is generated text; `scores` are log-likelihoods, one a candidate or class that was ranked.
+
+    `truncated`: the Q-Former or the language model read only the end of the prompt.
+    """
 
     uid: str
     prompt: str
     output: str | None = None
     scores: list[float] | None = None
+    truncated: bool = False
 
 
 REMEDY = "delete the file to predict again"
@@ -64,6 +70,8 @@ def predictions_path(run: Path, recipe: Recipe, sample: Sample, config: Evaluate
         name += "-shuffled"
     if config.limit is not None:
         name += f"-first{config.limit}"
+    if config.eval_llm_limit is not None:
+        name += f"-llm{config.eval_llm_limit}"
     return run / "eval" / recipe.name / name / "predictions.jsonl"
 
 

@@ -33,8 +33,10 @@ class Scores:
     metric: str
     value: float  # mean over the Samples, 0..1
     n: int
+    truncated: int  # prompts of which the Q-Former or the language model read only the end
     images: str
     limit: int | None
+    llm_limit: int | None
     protocol: str  # hashes from here on
     recipe_hash: str
     manifest: str  # of the prepared table
@@ -63,8 +65,10 @@ def score(path: Path, table: Table, recipe: Recipe, config: EvaluateConfig) -> S
         metric=protocol.metric,
         value=_mean(metric(protocol.metric), pairs),
         n=len(pairs),
+        truncated=sum(prediction.truncated for prediction in predictions),
         images=conditions.images,
         limit=conditions.limit,
+        llm_limit=conditions.llm_limit,
         protocol=conditions.protocol,
         recipe_hash=fingerprint(recipe),
         manifest=manifest_hash(Path(config.paths.data), recipe.name, protocol.split),
@@ -86,10 +90,12 @@ def _mean(function: Metric, pairs: Sequence[tuple[Prediction, Sample]]) -> float
 
 
 def _require_protocol(path: Path, conditions: Conditions, recipe: str, protocol: str, config: EvaluateConfig) -> None:
-    found = (conditions.recipe, conditions.profile, conditions.protocol, conditions.images, conditions.limit)
-    wanted = (recipe, config.prompts, protocol, config.images.value, config.limit)
+    found = tuple(
+        getattr(conditions, name) for name in ("recipe", "profile", "protocol", "images", "limit", "llm_limit")
+    )
+    wanted = (recipe, config.prompts, protocol, config.images.value, config.limit, config.eval_llm_limit)
     if found != wanted:
-        names = ("recipe", "prompts", "protocol", "images", "limit")
+        names = ("recipe", "prompts", "protocol", "images", "limit", "eval_llm_limit")
         pairs = [f"{n} {f!r}, not {w!r}" for n, f, w in zip(names, found, wanted, strict=True) if f != w]
         raise ValueError(f"{path} holds predictions of another protocol: {'; '.join(pairs)}. Predict again.")
 

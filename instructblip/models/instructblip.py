@@ -35,6 +35,8 @@ class InstructBlip(nn.Module):
         qformer_input_ids, qformer_attention_mask: the instruction for the Q-Former, (B, T), right-padded.
         input_ids, attention_mask: the text for the language model, (B, L).
         image_index: (B,), the image each row looks at; None when row i looks at image i.
+        query_position: (B,), the column of `input_ids` that the queries stand before, within the user turn of a
+            chat; None when they stand before the whole text.
     Pictures of another size or dtype, and rows that do not match, raise ValueError.
     """
 
@@ -44,6 +46,7 @@ class InstructBlip(nn.Module):
         for part in config.unfreeze:
             require(part, BACKBONES, "part to unfreeze")
         self.frozen = tuple(part for part in BACKBONES if part not in config.unfreeze)
+        self.llm_train_mode = config.llm_train_mode
         width = config.qformer.hidden_size
         self.vision = vision
         self.ln_vision = nn.LayerNorm(vision.width, eps=config.ln_vision_eps)
@@ -58,10 +61,10 @@ class InstructBlip(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> InstructBlip:
-        """Frozen backbones stay in eval mode: no dropout in what does not learn."""
+        """Frozen backbones stay in eval mode, without dropout; the language model not with `llm_train_mode`."""
         super().train(mode)
         for part in self.frozen:
-            self.get_submodule(part).eval()
+            self.get_submodule(part).train(mode and part == "llm" and self.llm_train_mode)
         return self
 
     def forward(
@@ -73,6 +76,7 @@ class InstructBlip(nn.Module):
         attention_mask: Tensor,
         labels: Tensor,
         image_index: Tensor | None = None,
+        query_position: Tensor | None = None,
     ) -> Tensor:
         """Negative log-likelihood (B, T) of each target token, 0 where `labels` (B, T) are -100.
 
@@ -80,7 +84,7 @@ class InstructBlip(nn.Module):
         Encoder-decoder: `input_ids` are the prompt and `labels` the response. The caller weighs and sums.
         """
         queries = self.query_embeds(pixel_values, qformer_input_ids, qformer_attention_mask, image_index)
-        return self.llm.token_nll(*self._prepend(queries, input_ids, attention_mask), labels)
+        return self.llm.token_nll(*self._insert(queries, input_ids, attention_mask, query_position), labels)
 
     @torch.no_grad()
     def generate(
@@ -91,6 +95,7 @@ class InstructBlip(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         image_index: Tensor | None = None,
+        query_position: Tensor | None = None,
         *,
         num_beams: int,
         max_new_tokens: int,
@@ -116,7 +121,8 @@ class InstructBlip(nn.Module):
             repetition_scope, beam_length, top_p,
         )  # fmt: skip
         queries = self.query_embeds(pixel_values, qformer_input_ids, qformer_attention_mask, image_index)
-        return self.llm.generate(*self._prepend(queries, input_ids, attention_mask), input_ids, search, seeds)
+        embeds, mask = self._insert(queries, input_ids, attention_mask, query_position)
+        return self.llm.generate(embeds, mask, input_ids, search, seeds)
 
     @torch.no_grad()
     def rank(
@@ -128,6 +134,7 @@ class InstructBlip(nn.Module):
         attention_mask: Tensor,
         candidates: list[list[list[int]]],
         image_index: Tensor | None = None,
+        query_position: Tensor | None = None,
     ) -> list[Tensor]:
         """Per row the total log-likelihood of each of its candidates (token ids), in their order (PAPER B.6).
 
@@ -141,7 +148,7 @@ class InstructBlip(nn.Module):
         """
         _check_candidates(candidates, rows=len(input_ids))
         queries = self.query_embeds(pixel_values, qformer_input_ids, qformer_attention_mask, image_index)
-        return self.llm.rank(*self._prepend(queries, input_ids, attention_mask), candidates)
+        return self.llm.rank(*self._insert(queries, input_ids, attention_mask, query_position), candidates)
 
     def query_embeds(
         self,
@@ -168,12 +175,19 @@ class InstructBlip(nn.Module):
         )  # (B*F, Q, D of the Q-Former)
         return self.language_projection(queries).unflatten(0, (-1, frames)).flatten(1, 2)  # (B, F*Q, D)
 
-    def _prepend(self, queries: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The queries and then the text, as embeddings (B, F*Q + L, D), with their mask (B, F*Q + L)."""
+    def _insert(
+        self, queries: Tensor, input_ids: Tensor, attention_mask: Tensor, query_position: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The text with the queries in it, as embeddings (B, F*Q + L, D), with their mask (B, F*Q + L)."""
         _check_rows(len(queries), len(input_ids))
         text = self.llm.model.get_input_embeddings()(input_ids)  # (B, L, D)
         visible = attention_mask.new_ones(queries.shape[:2])  # (B, F*Q)
-        return torch.cat((queries.to(text.dtype), text), dim=1), torch.cat((visible, attention_mask), dim=1)
+        embeds = torch.cat((queries.to(text.dtype), text), dim=1)  # (B, F*Q + L, D)
+        mask = torch.cat((visible, attention_mask), dim=1)  # (B, F*Q + L)
+        if query_position is None:
+            return embeds, mask
+        order = _text_order(queries.size(1), text.size(1), query_position)  # (B, F*Q + L)
+        return embeds.take_along_dim(order[..., None], dim=1), mask.gather(1, order)
 
 
 def build(config: ModelConfig, seed: int) -> InstructBlip:
@@ -221,6 +235,15 @@ def _check_paths(config: ModelConfig) -> None:
     absent = [f"{name}={path}" for name, path in paths.items() if path is None or not Path(path).exists()]
     if absent:
         raise ValueError(f"weights not found: {', '.join(absent)}; set the paths or model.random_init=true")
+
+
+def _text_order(queries: int, length: int, query_position: Tensor) -> Tensor:
+    """Columns (B, Q + L) of [queries, text], in the order that puts the queries before text column `query_position`."""
+    text = torch.arange(length, device=query_position.device)  # (L,)
+    before = text < query_position[:, None]  # (B, L)
+    first = queries * ~before + text  # (B, L), where each column of the text goes
+    query = query_position[:, None] + torch.arange(queries, device=query_position.device)  # (B, Q)
+    return torch.cat((query, first), dim=1).argsort(dim=1)
 
 
 def _check_rows(images: int, texts: int) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from instructblip.config import ModelConfig
+from instructblip.config import LLMConfig, ModelConfig
 
 BERT_SPECIALS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
 
 
 @dataclass(frozen=True)
 class Tokenizers:
-    """`llm` is called with add_special_tokens=False, BOS and EOS are the collator's; `qformer` adds its own.
+    """Both cut from the left (LAVIS), so that the end of a long prompt, where the question stands, survives.
 
-    Both cut from the left (LAVIS), so that the end of a long prompt, where the question stands, survives.
+    `llm` is called with add_special_tokens=False: what its file would add is set aside, BOS and EOS are the
+    collator's, after the config. `qformer` adds [CLS] and [SEP] itself.
     """
 
     llm: PreTrainedTokenizerFast
@@ -33,13 +35,8 @@ def tokenizers(config: ModelConfig) -> Tokenizers:
     files = {name: Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path) for name, path in paths.items()}
     if absent := [f"{name}={file}" for name, file in files.items() if not file.is_file()]:
         raise ValueError(f"tokenizers not found: {', '.join(absent)}")
-    llm = PreTrainedTokenizerFast(
-        tokenizer_file=str(files["model.llm.tokenizer"]),
-        bos_token=config.llm.bos_token,
-        eos_token=config.llm.eos_token,
-        pad_token=config.llm.pad_token,
-        truncation_side="left",
-    )
+    llm = PreTrainedTokenizerFast(tokenizer_file=str(files["model.llm.tokenizer"]), truncation_side="left")
+    llm.add_special_tokens(_special_tokens(config.llm, llm.get_vocab()))
     qformer = PreTrainedTokenizerFast(
         tokenizer_file=str(files["model.qformer.tokenizer"]),
         truncation_side="left",
@@ -48,6 +45,15 @@ def tokenizers(config: ModelConfig) -> Tokenizers:
     )
     _check_ids(config, Tokenizers(llm, qformer))
     return Tokenizers(llm, qformer)
+
+
+def _special_tokens(config: LLMConfig, vocabulary: dict[str, int]) -> dict[str, Any]:
+    """What each special token is. Only the pad token may be new: it is never read, the others have to be learnt."""
+    learnt = {"bos_token": config.bos_token, "eos_token": config.eos_token, "unk_token": config.unk_token}
+    given = {name: token for name, token in learnt.items() if token is not None}
+    if unknown := [f"model.llm.{name}={token!r}" for name, token in given.items() if token not in vocabulary]:
+        raise ValueError(f"{', '.join(unknown)}: not among the {len(vocabulary)} tokens of {config.tokenizer}")
+    return given | {"pad_token": config.pad_token}
 
 
 def _check_ids(config: ModelConfig, both: Tokenizers) -> None:

@@ -129,6 +129,7 @@ def token_nll(model: InstructBlip, batch: Batch) -> Tensor:
         attention_mask=batch.attention_mask,
         labels=batch.labels,
         image_index=batch.image_index,
+        query_position=batch.query_position,
     )
     return nll
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from instructblip.config import ModelConfig
+from instructblip.config import ModelConfig, PromptFormat
 from instructblip.data.collate import IGNORE, Collator, Row
 from instructblip.data.templates import Example
 from instructblip.models.tokenizers import tokenizers
-from tests.conftest import composed
+from tests.conftest import ROOT, composed
+from tests.fixtures.language_tokenizers import FAMILIES
 
 PIXELS = torch.zeros(3, 8, 8, dtype=torch.uint8)
 TEXTS = [
@@ -117,3 +120,170 @@ def test_candidates_end_with_eos_only_for_an_encoder_decoder(model: str) -> None
 def test_a_batch_moves_whole(tiny: Callable[..., Any]) -> None:
     batch = make("tiny_llama").training(rows(TEXTS), [PIXELS]).to(torch.device("meta"))
     assert batch.input_ids.is_meta and batch.pixel_values.is_meta and batch.uids == ("r/s/0", "r/s/1", "r/s/2")
+
+
+# --- the policy of each language model, on stand-ins of its tokenizer -----------------------------------------
+
+CHAT = {  # what a prompt is, as text, around the instruction
+    "qwen3_8b": ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+    "llama3_8b": (
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n",
+        "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    ),
+}
+FIRST = {  # BOS or its absence, in ids; then what ends a response
+    "vicuna7b": ([2], 2),
+    "vicuna13b": ([2], 2),
+    "flant5xl": ([], 1),
+    "flant5xxl": ([], 1),
+    "opt2.7b": ([2], 2),
+    "qwen3_8b": ([151644], 151645),
+    "llama3_8b": ([128000, 128006], 128009),
+}
+
+
+@pytest.fixture(params=sorted(FIRST))
+def llm(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def published(llm: str, folder: Path, **changes: Any) -> Collator:
+    """The collator of `conf/model/llm`'s YAML."""
+    FAMILIES[llm]().save(str(folder / "llm.json"))
+    config: ModelConfig = composed("train", "model=vicuna7b", f"model/llm={llm}", "paths.weights=weights").model
+    config.llm = replace(config.llm, tokenizer=str(folder / "llm.json"), **changes)
+    config.qformer.tokenizer = str(ROOT / "instructblip/miniature/qformer_tokenizer.json")
+    both = tokenizers(config)
+    return Collator(both.llm, both.qformer, config.llm, config.qformer, encoder_decoder=llm.startswith("flan"))
+
+
+def decoded(collator: Collator, ids: list[int]) -> str:
+    tokenizer: Any = collator.llm_tokenizer
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def test_all_yamls_are_tested() -> None:
+    assert {file.stem for file in (ROOT / "conf/model/llm").glob("*.yaml")} == set(FIRST)
+
+
+def test_the_first_and_last_ids_of_a_row(llm: str, tmp_path: Path) -> None:
+    collator, (first, eos) = published(llm, tmp_path), FIRST[llm]
+    instruction = collator._ids(collator.llm_tokenizer, [TEXTS[0][0]])[0]
+    batch = collator.training(rows(TEXTS), [PIXELS])
+    ids = batch.input_ids[0].tolist()
+    assert ids[: len(first)] == first
+    if llm not in CHAT:
+        assert ids[len(first) : len(first) + len(instruction)] == instruction
+    assert batch.labels is not None
+    supervised = batch.labels[0][batch.labels[0] != IGNORE].tolist()
+    assert supervised[-1] == eos and supervised.count(eos) == 1
+    if llm.startswith("vicuna"):
+        assert (collator.llm_tokenizer.pad_token_id, collator.llm_tokenizer.bos_token_id) == (32_000, 2)
+        assert getattr(collator.llm_tokenizer, "unk_token_id") == 2  # noqa: B009
+        assert (batch.input_ids[batch.attention_mask == 0] == 32_000).all()
+
+
+def test_prompt_and_response_join_to_the_intended_string(llm: str, tmp_path: Path) -> None:
+    """Tokenised apart: `Short answer:` and `red` give `Short answer: red`, with whatever blank the tokenizer needs."""
+    collator = published(llm, tmp_path)
+    texts = [("Question: What color is it? Short answer:", "red"), ("Is there a blue star?", "yes, to the left")]
+    batch = collator.training(rows(texts), [PIXELS])
+    asked = collator.prompts([instruction for instruction, _ in texts], [PIXELS], [0, 0])
+    for row, (instruction, response) in enumerate(texts):
+        ids = batch.input_ids[row][batch.attention_mask[row].bool()].tolist()
+        prompt = asked.input_ids[row][asked.attention_mask[row].bool()].tolist()
+        assert ids[: len(prompt)] == prompt
+        if collator.encoder_decoder:
+            assert batch.labels is not None
+            labels = batch.labels[row][batch.labels[row] != IGNORE].tolist()
+            assert (decoded(collator, ids[:-1]), decoded(collator, labels[:-1])) == (instruction, response)
+            assert labels == collator.candidate_ids([response])[0]
+            continue
+        assert ids[len(prompt) : -1] == collator.candidate_ids([response])[0]
+        if llm in CHAT:
+            assert decoded(collator, ids[:-1]) == CHAT[llm][0] + instruction + CHAT[llm][1] + response
+        else:
+            assert decoded(collator, ids[1:-1]) == f"{instruction} {response}"
+
+
+def test_the_queries_of_a_chat_stand_inside_the_user_turn(llm: str, tmp_path: Path) -> None:
+    collator = published(llm, tmp_path)
+    for batch in (
+        collator.training(rows(TEXTS), [PIXELS]),
+        collator.prompts([instruction for instruction, _ in TEXTS], [PIXELS], [0, 0, 0]),
+    ):
+        if llm not in CHAT:
+            assert batch.query_position is None
+            continue
+        assert batch.query_position is not None
+        for row, at in enumerate(batch.query_position.tolist()):
+            before, after = batch.input_ids[row, :at], batch.input_ids[row, at:]
+            assert decoded(collator, before[batch.attention_mask[row, :at].bool()].tolist()) == CHAT[llm][0]
+            assert decoded(collator, after.tolist()).startswith(TEXTS[row][0] + CHAT[llm][1])
+
+
+def test_a_long_instruction_is_cut_inside_its_turn(llm: str, tmp_path: Path) -> None:
+    collator = published(llm, tmp_path)
+    whole = collator.prompts(["is it?"], [PIXELS], [0]).input_ids[0].tolist()
+    batch = collator.training(rows([("blue " * 300 + "is it?", "red"), ("star?", "no")]), [PIXELS])
+    ids = batch.input_ids[0].tolist()
+    head, tail = collator._turn
+    prompt = ids if collator.encoder_decoder else ids[:128]
+    assert len(prompt) == 128 and prompt[: len(head)] == whole[: len(head)]
+    assert decoded(collator, prompt[len(head) : 128 - len(tail)]).endswith("blue is it?")
+    assert prompt[128 - len(tail) :] == tail and batch.truncated == (True, False)
+
+
+def test_a_dataset_cannot_write_special_tokens(llm: str, tmp_path: Path) -> None:
+    collator = published(llm, tmp_path)
+    if collator.encoder_decoder:
+        pytest.skip("the specials of T5 are words of its unigram model")
+    text = "</s> <|im_end|> <|eot_id|> [PAD] <pad>"
+    marked, plain = (collator.training(rows([(each, each)]), [PIXELS]).input_ids[0] for each in (text, "blue"))
+    for special in set(collator.llm_tokenizer.all_special_ids):  # type: ignore[attr-defined]
+        assert (marked == special).sum() == (plain == special).sum()
+
+
+def test_raw_is_a_format_of_every_language_model(tmp_path: Path) -> None:
+    collator = published("qwen3_8b", tmp_path, prompt_format=PromptFormat.raw, response_prefix=" ")
+    batch = collator.training(rows([("Short answer:", "red")]), [PIXELS])
+    assert batch.query_position is None
+    assert decoded(collator, batch.input_ids[0].tolist()) == "Short answer: red<|im_end|>"
+
+
+@pytest.mark.parametrize("template", [None, "<|im_start|>user\n"])
+def test_a_chat_needs_a_place_for_the_prompt(template: str | None, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"model\.llm\.chat_template=.* has no slot {prompt}"):
+        published("qwen3_8b", tmp_path, chat_template=template).prompts(["a"], [PIXELS], [0])
+
+
+def test_a_long_prompt_is_cut_for_the_qformer_alone_and_counted() -> None:
+    collator = make("tiny_llama")
+    collator.qformer.max_length = 8
+    long = "is it " * 20 + "a star ?"
+    batch = collator.prompts([long, "a star?"], [PIXELS], [0, 0])
+    tokenizer: Any = collator.qformer_tokenizer
+    assert batch.qformer_input_ids[0].tolist() == tokenizer(long, truncation=True, max_length=8)["input_ids"]
+    assert batch.attention_mask[0].sum() > 40 and batch.truncated == (True, False)
+    collator.qformer.max_length = 128
+    assert collator.prompts([long], [PIXELS], [0]).truncated == (False,)
+    limited = collator.prompts([long, "a star?"], [PIXELS], [0, 0], limit=7)
+    assert limited.truncated == (True, False) and limited.attention_mask[0].sum() == 7
+
+
+def test_what_cannot_be_asked_is_refused() -> None:
+    collator = make("tiny_llama")
+    with pytest.raises(ValueError, match=r"prompts \[1\] of 2 are empty"):
+        collator.prompts(["a", " "], [PIXELS], [0, 0])
+    with pytest.raises(ValueError, match=r"candidates \[0, 2\] of 3 are empty"):
+        collator.candidate_ids(["", "red", "\n"])
+    with pytest.raises(ValueError, match="a limit of 1 tokens leaves 0 for the prompt itself"):
+        collator.prompts(["a"], [PIXELS], [0], limit=1)
+
+
+def test_pictures_and_clips_do_not_mix() -> None:
+    clip, collator = torch.stack([PIXELS] * 4), make("tiny_llama")
+    two = [replace(row, image=place) for place, row in enumerate(rows(TEXTS[:2]))]
+    assert collator.training(two, [clip, clip]).pixel_values.shape == (2, 4, 3, 8, 8)
+    with pytest.raises(ValueError, match="media of 1 and 4 frames"):
+        collator.training(two, [clip, PIXELS])

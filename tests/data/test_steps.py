@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,6 +103,29 @@ def test_a_bad_picture_is_left_out_and_named(tiny: Tiny, monkeypatch: pytest.Mon
 
 def sample(*answers: Answer) -> Sample:
     return Sample("d/s/1", "d", "s", Form.vqa, (MediaRef("coco", "1"),), answers=answers)
+
+
+def test_a_clip_is_read_frame_by_frame_with_one_crop(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two frames of the same picture stay the same; picture options are not shown."""
+    made = data(tiny("mixture.recipes=[vqav2]", "transforms.crop_scale=[0.3,0.6]"))
+    pick, table = made.data.stream.step(0)[0], made.data.tables[0]
+    other = table.sample((pick.row + 20) % len(table)).media[0]
+    still = made.reader.read(pick)[1]
+    sample = table.sample(pick.row)
+    (own,) = sample.media
+    choice = MediaRef("coco", other.key, role="choice:0")
+    clip = replace(sample, media=(own, other, own, choice))
+    monkeypatch.setattr(type(table), "sample", lambda self, row: clip)
+    frames = made.reader.read(pick)[1]
+    assert frames.shape == (3, *still.shape) and frames.dtype is torch.uint8
+    assert torch.equal(frames[0], still) and torch.equal(frames[2], still) and not torch.equal(frames[1], still)
+    batch = made.steps(0, 1).read(0).batches[0]
+    assert batch.pixel_values.shape[1:] == frames.shape
+
+
+def test_a_sample_shows_something() -> None:
+    with pytest.raises(ValueError, match="d/s/1: a Sample needs at least one picture"):
+        Sample("d/s/1", "d", "s", Form.vqa, (MediaRef("coco", "1", role="choice:0"),))
 
 
 def test_answers_are_drawn_by_their_votes() -> None:

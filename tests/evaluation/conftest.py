@@ -42,15 +42,10 @@ def golden() -> Any:
 class Letters:
     """A tokenizer whose ids are code points, so that a test can read what the model was given."""
 
-    pad_token_id, eos_token_id, bos_token_id = 0, 1, 2
+    pad_token_id, eos_token_id, bos_token_id, cls_token_id, sep_token_id = 0, 1, 2, 1, 2
 
     def __call__(self, text: list[str], **options: Any) -> dict[str, Any]:
-        ids = [[ord(letter) for letter in each] for each in text]
-        if "return_tensors" not in options:
-            return {"input_ids": ids}
-        width = max(map(len, ids))
-        padded = torch.tensor([row + [0] * (width - len(row)) for row in ids])  # (B, L)
-        return {"input_ids": padded, "attention_mask": (padded != 0).long()}
+        return {"input_ids": [[ord(letter) for letter in each] for each in text]}
 
     def batch_decode(self, ids: torch.Tensor, skip_special_tokens: bool) -> list[str]:
         assert skip_special_tokens
@@ -75,7 +70,7 @@ class Seer(nn.Module):
 
     def generate(
         self, pixel_values: torch.Tensor, image_index: torch.Tensor, input_ids: Any, attention_mask: Any,
-        qformer_input_ids: Any, qformer_attention_mask: Any, seeds: list[int], **settings: Any,
+        qformer_input_ids: Any, qformer_attention_mask: Any, query_position: Any, seeds: list[int], **settings: Any,
     ) -> torch.Tensor:  # fmt: skip
         self._count(pixel_values, image_index)
         self.seeds += seeds
@@ -85,7 +80,7 @@ class Seer(nn.Module):
 
     def rank(
         self, pixel_values: torch.Tensor, image_index: torch.Tensor, input_ids: Any, attention_mask: Any,
-        qformer_input_ids: Any, qformer_attention_mask: Any, candidates: list[list[list[int]]],
+        qformer_input_ids: Any, qformer_attention_mask: Any, query_position: Any, candidates: list[list[list[int]]],
     ) -> list[torch.Tensor]:  # fmt: skip
         self._count(pixel_values, image_index)
         return [torch.tensor([self.likes["".join(map(chr, ids))] for ids in row]) for row in candidates]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+import torch
 
 from instructblip import recipes
 from instructblip.config import Images
@@ -23,11 +24,11 @@ from instructblip.evaluation.predict import (
 from instructblip.evaluation.predictions import read
 from instructblip.recipes import Decoding
 
-from .conftest import PICTURES, World, picture, statement
+from .conftest import PICTURES, World, picture, question, statement
 
 
 def questions(count: int, images: int) -> list[Question]:
-    return [Question(n, f"{n:03d}", "?" * (n % 7), MediaRef("coco", str(n % images))) for n in range(count)]
+    return [Question(n, f"{n:03d}", "?" * (n % 7), (MediaRef("coco", str(n % images)),)) for n in range(count)]
 
 
 def test_generation_answers_each_question_about_its_own_picture(world: World) -> None:
@@ -146,8 +147,8 @@ def test_shuffling_leaves_no_question_its_picture(images: int, seed: int) -> Non
     given = questions(40, images)
     moved = shuffled(given, seed)
     assert [(q.uid, q.prompt, q.row) for q in moved] == [(q.uid, q.prompt, q.row) for q in given]
-    assert all(a.picture.key != b.picture.key for a, b in zip(given, moved, strict=True))
-    assert {q.picture.key for q in moved} == {q.picture.key for q in given}
+    assert all(a.media != b.media for a, b in zip(given, moved, strict=True))
+    assert {q.media for q in moved} == {q.media for q in given}
     assert shuffled(given, seed) == moved
 
 
@@ -200,3 +201,26 @@ def test_a_broken_picture_is_named(world: World) -> None:
     world.prepare("vsr", [statement(0), statement(1, image=88)])
     with pytest.raises(ValueError, match="vsr/test/01 cannot be shown its picture coco/88"):
         world.predict("vsr")
+
+
+def test_a_clip_is_shown_frame_by_frame_and_encoded_once(world: World) -> None:
+    clip = tuple(MediaRef("coco", str(key)) for key in (1, 4))
+    world.prepare("vqav2", [replace(question(number, "a"), media=clip) for number in range(3)])
+    shown: list[torch.Size] = []
+    generate = world.model.generate
+    world.model.generate = lambda pixel_values, **rest: (  # type: ignore[method-assign,misc,assignment]
+        shown.append(pixel_values.shape), generate(pixel_values=pixel_values, **rest)
+    )[1]  # fmt: skip
+    _, predictions = read(world.predict("vqav2"))
+    assert shown == [(1, 2, 3, 8, 8)] and [each.output for each in predictions] == ["100"] * 3
+    world.prepare("vqav2", [replace(question(0, "a"), media=clip), question(1, "a")])
+    world.path("vqav2").unlink()
+    with pytest.raises(ValueError, match="media of 1 and 2 frames"):
+        world.predict("vqav2")
+
+
+def test_picture_options_are_not_shown(world: World) -> None:
+    options = tuple(MediaRef("coco", str(key), role=f"choice:{key}") for key in range(2))
+    given = question(3, "a")
+    world.prepare("vqav2", [replace(given, media=(*options, *given.media))])
+    assert read(world.predict("vqav2"))[1][0].output == "120"

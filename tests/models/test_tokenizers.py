@@ -68,3 +68,9 @@ def test_every_missing_file_is_named(config: ModelConfig) -> None:
 
 def test_files_hold_what_the_tests_assume(config: ModelConfig) -> None:
     assert len(json.loads(Path(config.llm.tokenizer).read_text())["model"]["vocab"]) == 7
+
+
+@pytest.mark.parametrize("name", ["bos_token", "eos_token", "unk_token"])
+def test_only_the_pad_token_may_be_new(config: ModelConfig, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"model\.llm\.{name}='<bos>': not among the 7 tokens"):
+        tokenizers(replace(config, llm=replace(config.llm, **{name: "<bos>"})))
