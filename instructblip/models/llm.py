@@ -9,6 +9,7 @@ T target tokens, D width, W vocabulary.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -207,7 +208,8 @@ def language_model(config: LLMConfig) -> LLM:
     Q-Formers were trained against the exact GELU (LAVIS `blip2_t5_instruct.py`).
 
     Raises:
-        ValueError: an unknown type, a folder that lacks tensors, or a config without EOS or pad id.
+        ValueError: an unknown type, a folder that lacks tensors, a config without EOS or pad id, or a causal
+            model that cannot be told positions (ALiBi).
     """
     for name in ("eos_token_id", "pad_token_id"):
         if config.config.get(name) is None:
@@ -223,6 +225,8 @@ def language_model(config: LLMConfig) -> LLM:
         model = auto_class.from_config(model_config)
         if config.weights is not None:
             load_model(model, config.weights)
+    if not seq2seq and "position_ids" not in inspect.signature(model.forward).parameters:
+        raise ValueError(f"model.llm.type={config.type} takes no position_ids: it would count the padding of a prompt")
     # A folder may come with search settings of its own; those of the protocol alone shall count.
     model.generation_config = GenerationConfig.from_model_config(model.config)
     return EncoderDecoderLM(model) if seq2seq else CausalLM(model)

@@ -121,16 +121,18 @@ def markov(seed: int, words: int = 4) -> Tensor:
     return scores.log_softmax(dim=1)
 
 
-def written(chain: Tensor, eos: list[int], rows: int = 1, seeds: list[int] | None = None, **search: Any) -> Tensor:
-    """What is written by a model that sees no further than the last word."""
+def written(chains: list[Tensor], eos: list[int], seeds: list[int] | None = None, **search: Any) -> list[list[int]]:
+    """What is written, row by row, by models that see no further than the last word."""
+    table = torch.stack(chains)  # (B, words + 1, words)
 
     def step(prefix: Prefix, ids: Tensor) -> Prefix:
-        return Prefix(chain[ids[:, 0]], prefix.cache, prefix.attention_mask)
+        return Prefix(table[prefix.attention_mask, ids][:, 0], prefix.cache, prefix.attention_mask)
 
-    prefix = Prefix(chain[-1:].expand(rows, -1), DynamicCache(), torch.ones(rows, 1))
-    seen = torch.zeros(rows, chain.size(1), dtype=torch.bool)
+    rows = torch.arange(len(chains))[:, None]  # (B, 1) in the mask's place, which is selected with its row
+    prefix = Prefix(table[:, -1], DynamicCache(), rows)
+    seen = torch.zeros(len(chains), table.size(2), dtype=torch.bool)
     given = {"min_new_tokens": 0, "repetition_penalty": 1.0, "length_penalty": 1.0, **search}
-    return write(prefix, step, seen, Search(**given), seeds, torch.tensor(eos), pad=9)
+    return write(prefix, step, seen, Search(**given), seeds, torch.tensor(eos), pad=9).tolist()
 
 
 def best_of_all(chain: Tensor, eos: list[int], longest: int, power: float, cut_counts: int) -> list[int]:
@@ -150,15 +152,31 @@ def test_with_beams_for_all_the_best_of_all_is_found(power: float, eos: list[int
     answers = []
     for seed in range(12):
         chain = markov(seed)
-        pair = [written(chain, eos, **search, beam_length=length)[0].tolist() for length in ("with_start", "generated")]
+        pair = [written([chain], eos, **search, beam_length=length)[0] for length in ("with_start", "generated")]
         assert pair == [best_of_all(chain, eos, 3, power, cut_counts) for cut_counts in (1, 0)]
         answers.append(pair)
     assert len(eos) == 2 or any(a != b for a, b in answers) == (power != 0)  # with two a cut is rarely best
 
 
+def test_beams_that_end_make_room_for_others() -> None:
+    """EOS is among the two likeliest first words, yet two beams go on: the third word leads to the best end."""
+    chain = torch.tensor([[0.36, 0.34, 0.30], [0.2, 0.4, 0.4], [1.0, 0.0, 0.0], [0.36, 0.34, 0.30]])
+    chain = chain.clamp(min=1e-9).log()  # after EOS, after 1, after 2, at the start
+    assert written([chain], [0], num_beams=2, max_new_tokens=2, beam_length="generated") == [[2, 0]]
+
+
+@pytest.mark.parametrize("power", [-1.0, 0.0, 1.0, 3.0])
+def test_a_row_that_is_done_waits_unchanged_for_the_others(power: float) -> None:
+    chains = [markov(seed) for seed in range(60)]
+    search = {"num_beams": 2, "max_new_tokens": 8, "length_penalty": power}
+    for chain, together in zip(chains, written(chains, [0], **search), strict=True):
+        (alone,) = written([chain], [0], **search)
+        assert together == alone + [9] * (len(together) - len(alone))
+
+
 def test_no_end_before_the_minimum_and_none_after_the_maximum() -> None:
     for beams, seed in product((1, 4), range(8)):
-        ids = written(markov(seed), [0], num_beams=beams, max_new_tokens=6, min_new_tokens=4)[0].tolist()
+        ids = written([markov(seed)], [0], num_beams=beams, max_new_tokens=6, min_new_tokens=4)[0]
         assert 0 not in ids[:4] and len(ids) <= 6 and 0 not in ids[:-1]
 
 
@@ -167,12 +185,13 @@ def test_no_end_before_the_minimum_and_none_after_the_maximum() -> None:
 
 def test_the_nucleus_is_drawn_from_in_proportion() -> None:
     chain = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
-    drawn = written(chain, [9], 4000, list(range(4000)), num_beams=1, max_new_tokens=1, top_p=0.6)
-    shares = torch.bincount(drawn[:, 0], minlength=4) / 4000
+    chains, seeds = [chain] * 4000, list(range(4000))
+    drawn = written(chains, [9], seeds, num_beams=1, max_new_tokens=1, top_p=0.6)
+    shares = torch.bincount(torch.tensor(drawn)[:, 0], minlength=4) / 4000
     assert shares[2:].tolist() == [0.0, 0.0]  # the first two hold 0.7
     assert abs(shares[0] - 4 / 7) < 0.03  # 3.8 standard deviations
-    whole = written(chain, [9], 4000, list(range(4000)), num_beams=1, max_new_tokens=1, top_p=1.0)
-    assert torch.bincount(whole[:, 0], minlength=4).min() > 300
+    whole = written(chains, [9], seeds, num_beams=1, max_new_tokens=1, top_p=1.0)
+    assert torch.bincount(torch.tensor(whole)[:, 0], minlength=4).min() > 300
 
 
 def test_a_nucleus_of_one_token_is_greedy(llm: str, model: InstructBlip) -> None:

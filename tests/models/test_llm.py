@@ -96,6 +96,12 @@ def test_ids_must_be_stated(missing: str) -> None:
         language_model(config)
 
 
+def test_a_model_that_cannot_be_told_positions_is_refused() -> None:
+    config = tiny_config().llm
+    with pytest.raises(ValueError, match=r"model.llm.type=bloom takes no position_ids"):
+        language_model(replace(config, type="bloom", config={**config.config, "n_layer": 1, "n_head": 2}))
+
+
 @pytest.mark.parametrize("kind", ["llama", "t5"])
 def test_weights_from_a_file(kind: str, tmp_path: Path) -> None:
     config, saved = tiny_config(kind).llm, drawn(kind)

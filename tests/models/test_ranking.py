@@ -163,6 +163,16 @@ def test_a_vocabulary_of_2423_answers_takes_90_times_fewer_tokens(monkeypatch: p
         assert ratio(145, [[number[piece] for piece in row] for row in pieces]) >= 90
 
 
+@pytest.mark.parametrize("budget", [8, 40, 150])
+def test_no_forward_exceeds_the_budget(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "TOKENS_PER_FORWARD", budget)
+    llm = drawn("llama")
+    sizes: list[int] = []
+    llm.model.model.layers[0].register_forward_pre_hook(lambda module, args: sizes.append(args[0].shape[:2].numel()))
+    llm.rank(*inputs(llm, PROMPTS), [phrases(60, [1, 2, 3, 4])] * 3)
+    assert budget / 2 < max(sizes[1:]) <= budget
+
+
 def test_words_of_one_token_need_no_second_forward() -> None:
     llm = drawn("llama")
     with torch.no_grad():
