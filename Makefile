@@ -22,8 +22,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 train: setup  ## the whole line on the embedded world: prepare, train, evaluate, report (about 3 minutes)
 	$(BIN)/python prepare.py paths=miniature miniature=0 recipe=[coco_caption,vqav2,vsr] check_counts=false
 	$(BIN)/python train.py experiment=miniature resume=auto
-	$(BIN)/python evaluate.py paths=miniature run=miniature-s42 recipe=[vqav2,vsr]
-	$(BIN)/python evaluate.py paths=miniature run=miniature-s42 recipe=vqav2 images=shuffled
+	$(BIN)/python evaluate.py run=miniature-s42 recipe=[vqav2,vsr]
+	$(BIN)/python evaluate.py run=miniature-s42 recipe=vqav2 images=shuffled
 	$(BIN)/python report.py
 
 test: setup  ## everything that needs no system package: CPU, no network

@@ -21,10 +21,12 @@ def main(config: EvaluateConfig) -> None:
     from instructblip import recipes
     from instructblip.data.tables import Table, table_path
     from instructblip.evaluation.predictions import predictions_path
-    from instructblip.evaluation.runs import find_run, scores_table
+    from instructblip.evaluation.runs import data_folder, find_run, scores_table
     from instructblip.evaluation.scores import score
 
-    run, data = find_run(config.run, Path(config.paths.runs)), Path(config.paths.data)
+    run = find_run(config.run, Path(config.paths.runs))
+    config.paths.data = config.paths.data or data_folder(run)
+    data = Path(config.paths.data)
     names, absent = recipes.select(config.recipe, config.partition.groups())
     named = [recipes.load(name) for name in names]
     chosen = [recipe for recipe in named if recipe.evaluation] or named

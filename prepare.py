@@ -11,6 +11,7 @@ def main(config: PrepareConfig) -> None:
     from rich.progress import track
 
     from instructblip import recipes
+    from instructblip.data.export import export
     from instructblip.data.prepare import prepare, summary
 
     if config.miniature is not None:
@@ -23,6 +24,9 @@ def main(config: PrepareConfig) -> None:
         for split in recipes.needed_splits(recipe, config.splits):
             entry = prepare(recipe, split, config, progress=lambda items, text: track(items, text, transient=True))
             print(f"{recipe.name}/{split}: {summary(entry)}")
+            if config.export:
+                count = export(Path(config.paths.data), recipe.name, split, Path(config.export), config.shard_size)
+                print(f"{recipe.name}/{split}: {count:,} samples exported to {config.export}")
     if absent:
         print(f"no recipe yet for {', '.join(absent)}")
 

@@ -26,7 +26,7 @@ def fit(config: TrainConfig, run: Path) -> None:
     from instructblip.training.checkpoint import last_checkpoint
     from instructblip.training.datamodule import StepData, collator, training_set
     from instructblip.training.module import TrainingModule
-    from instructblip.training.run import begin
+    from instructblip.training.run import begin, rank
     from instructblip.training.trainer import trainer
 
     data = training_set(config)
@@ -41,7 +41,8 @@ def fit(config: TrainConfig, run: Path) -> None:
         resumed.step if resumed else 0,
     )
     module = TrainingModule(model, config, data.names, resumed.load_optimizer() if resumed else None)
-    begin(run, steps.facts())
+    if rank() == 0:
+        begin(run, config, steps.facts())
     trainer(config, run, steps).fit(module, steps)
 
 

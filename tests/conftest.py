@@ -55,16 +55,10 @@ def composed(name: str, *overrides: str) -> Any:
         return OmegaConf.to_object(compose(config_name=name, overrides=list(overrides)))
 
 
-def run_program(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_program(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """A program in a process of its own, from the repository's root."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
 
 
 @pytest.fixture(scope="session")

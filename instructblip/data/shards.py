@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -109,15 +110,20 @@ def append(folder: Path, pictures: Iterable[tuple[str, bytes]], shard_size: int)
     pictures = iter(pictures)
     while chunk := list(islice(pictures, shard_size)):
         shard = folder / f"{folder.name}-{_next_number(folder):06d}.tar"
-        with (
-            replacing(shard) as temporary,
-            temporary.open("wb") as stream,
-            wds.TarWriter(stream, encoder=False, mtime=0) as tar,
-        ):
-            for key, data in chunk:
-                tar.write({"__key__": member_key(key), extension(data): data})
+        write_tar(shard, ({"__key__": member_key(key), extension(data): data} for key, data in chunk))
         _write_index(shard.with_suffix(".arrow"), index_tar(shard), shard.stat().st_size)
         yield len(chunk)
+
+
+def write_tar(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """A WebDataset tar, whole or not at all: each row has a `__key__`, its other entries are files by extension."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as stream,
+        wds.TarWriter(stream, encoder=False, mtime=0) as tar,
+    ):
+        for row in rows:
+            tar.write(row)
 
 
 def link(folder: Path, pictures: Iterable[tuple[str, Path]]) -> int:

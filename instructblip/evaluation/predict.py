@@ -25,7 +25,7 @@ from instructblip.data.transforms import evaluation_pixels
 from instructblip.evaluation.answers import class_scores, verbaliser
 from instructblip.evaluation.metrics import metric
 from instructblip.evaluation.predictions import (
-    Header,
+    Conditions,
     Prediction,
     append,
     protocol_hash,
@@ -34,7 +34,7 @@ from instructblip.evaluation.predictions import (
 )
 from instructblip.files import lock
 from instructblip.names import lookup
-from instructblip.recipes import Decoding, Evaluation, Mode, Recipe
+from instructblip.recipes import Decoding, Evaluation, Mode, Recipe, fingerprint
 
 if TYPE_CHECKING:
     from instructblip.training.run import LoadedRun
@@ -71,12 +71,12 @@ def predict(
     if config.images is Images.shuffled:
         questions = shuffled(questions, SHUFFLE_SEED)
     batches = by_length(questions, config.batch_size)
-    header = describe(loaded, table, recipe, protocol, config)
+    conditions = describe(loaded, table, recipe, protocol, config)
     with lock(path.parent.with_name(f".{path.parent.name}.lock"), str(path)):
-        done = resume(path, header, [[question.uid for question in batch] for batch in batches])
+        done = resume(path, conditions, [[question.uid for question in batch] for batch in batches])
         with progress(recipe.name, sum(map(len, batches[:done])), len(questions)) as advance:
             for batch in batches[done:]:
-                append(path, answer(loaded, table, pools, batch, protocol, header))
+                append(path, conditions, answer(loaded, table, pools, batch, protocol, conditions))
                 advance(len(batch))
 
 
@@ -126,10 +126,12 @@ def by_length(questions: Sequence[Question], batch_size: int) -> list[list[Quest
     return [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
 
 
-def describe(loaded: LoadedRun, table: Table, recipe: Recipe, protocol: Evaluation, config: EvaluateConfig) -> Header:
+def describe(
+    loaded: LoadedRun, table: Table, recipe: Recipe, protocol: Evaluation, config: EvaluateConfig
+) -> Conditions:
     """All that the predictions depend on."""
     generates = protocol.mode is Mode.generate
-    return Header(
+    return Conditions(
         recipe=recipe.name,
         profile=config.prompts,
         protocol=protocol_hash(protocol, config.prompts, table.sample(0)),
@@ -145,25 +147,32 @@ def describe(loaded: LoadedRun, table: Table, recipe: Recipe, protocol: Evaluati
 
 
 def decoding(settings: Decoding, family: str) -> dict[str, Any]:
-    """Arguments of `generate`; LAVIS' length penalty depends on the family of language models."""
+    """Settings of `generate`; LAVIS' length penalty depends on the family of language models."""
     length_penalty = lookup(family, settings.length_penalty, "family in decoding.length_penalty")
     return vars(settings) | {"length_penalty": length_penalty}
+
+
+def sample_seed(seed: int, uid: str) -> int:
+    """A Sample's own seed, so that what is drawn for it depends neither on its batch nor on an interruption."""
+    return int(fingerprint([seed, uid]), 16)
 
 
 @torch.inference_mode()
 def answer(
     loaded: LoadedRun, table: Table, pools: Mapping[str, MediaPool], batch: Sequence[Question],
-    protocol: Evaluation, header: Header,
+    protocol: Evaluation, conditions: Conditions,
 ) -> list[Prediction]:  # fmt: skip
     """The model's predictions for one batch; each picture or clip is read and encoded once."""
     collator = collator_of(loaded)
     pixels, image_index = pictures(batch, pools, loaded.config.model.vision.image_size)
     place = next(loaded.model.parameters()).device
     prompts = [question.prompt for question in batch]
-    tensors = collator.prompts(prompts, pixels, image_index, header.llm_limit).to(place)
+    tensors = collator.prompts(prompts, pixels, image_index, conditions.llm_limit).to(place)
     inputs = {name: getattr(tensors, name) for name in INPUTS}
     if protocol.mode is Mode.generate:
-        ids = loaded.model.generate(**inputs, **header.decoding)  # (B, <= max_new_tokens)
+        search = {name: value for name, value in conditions.decoding.items() if name != "seed"}
+        seeds = [sample_seed(conditions.decoding["seed"], question.uid) for question in batch]
+        ids = loaded.model.generate(**inputs, **search, seeds=seeds)  # (B, <= max_new_tokens)
         texts = [text.strip() for text in loaded.tokenizers.llm.batch_decode(ids, skip_special_tokens=True)]
         predictions = [Prediction(q.uid, q.prompt, output=text) for q, text in zip(batch, texts, strict=True)]
     else:

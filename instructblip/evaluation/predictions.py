@@ -1,7 +1,6 @@
-"""The file between predicting and scoring: a header line, then one line a Sample, batch after batch.
+"""The file between predicting and scoring: one line a Sample, batch after batch, each line complete in itself.
 
-Only whole batches count. Whoever is killed in the middle of one leaves at most a part of a batch and half a
-line, and
+Only whole batches count. Whoever is killed in the middle of one leaves at most a part of a batch and half a line, and
 `resume` cuts both off; so the finished file is the same however often its writing was interrupted.
 """
 
@@ -12,7 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from instructblip.config import EvaluateConfig, Images
 from instructblip.data.sample import Sample
@@ -21,8 +20,8 @@ from instructblip.recipes import Evaluation, Recipe, fingerprint, plain
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """What the predictions depend on; a file with another header is never continued."""
+class Conditions:
+    """What a prediction depends on; every line carries it, and a file made under others is never continued."""
 
     recipe: str
     profile: str
@@ -51,7 +50,6 @@ class Prediction:
     truncated: bool = False
 
 
-Record = TypeVar("Record", Header, Prediction)
 REMEDY = "delete the file to predict again"
 
 
@@ -84,65 +82,71 @@ def rows_of(samples: int, limit: int | None) -> range:
     return range(samples if limit is None else min(limit, samples))
 
 
-def resume(path: Path, header: Header, batches: Sequence[Sequence[str]]) -> int:
-    """Leaves `path` with the header and its whole batches; returns how many of `batches` (of uids) those are.
+def resume(path: Path, conditions: Conditions, batches: Sequence[Sequence[str]]) -> int:
+    """Leaves `path` with its whole batches; returns how many of `batches` (of uids) those are.
 
-    Raises ValueError when the file was written under another header, or holds other Samples than these.
+    Raises ValueError when a line was written under other conditions, or is of another Sample than these.
     """
-    lines = _whole_lines(path) if path.exists() else []
-    if not lines:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(header))
-        return 0
-    _require_same(path, _parse(Header, path, 1, lines[0]), header)
-    uids = [_parse(Prediction, path, number, line).uid for number, line in enumerate(lines[1:], start=2)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    lines = _whole_lines(path)
+    records = [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+    for found, _ in records:
+        _require_same(path, found, conditions)
+    uids = [prediction.uid for _, prediction in records]
     done = kept = 0
     while done < len(batches) and uids[kept : kept + len(batches[done])] == list(batches[done]):
         kept += len(batches[done])
         done += 1
     unfinished = list(batches[done]) if done < len(batches) else []
     if uids[kept:] != unfinished[: len(uids) - kept]:
-        raise ValueError(f"{path} line {kept + 2} is not the Sample that comes next; {REMEDY}")
-    os.truncate(path, sum(map(len, lines[: kept + 1])))
+        raise ValueError(f"{path} line {kept + 1} is not the Sample that comes next; {REMEDY}")
+    os.truncate(path, sum(map(len, lines[:kept])))
     return done
 
 
-def append(path: Path, predictions: Iterable[Prediction]) -> None:
+def append(path: Path, conditions: Conditions, predictions: Iterable[Prediction]) -> None:
     """Writes one whole batch and syncs it to the disk."""
     with path.open("ab") as file:
-        file.write(b"".join(map(encode, predictions)))
+        file.write(b"".join(encode(conditions, prediction) for prediction in predictions))
         file.flush()
         os.fsync(file.fileno())
 
 
-def read(path: Path) -> tuple[Header, list[Prediction]]:
-    """Header and predictions. Raises ValueError when there are none, or naming the line that is broken."""
+def read(path: Path) -> tuple[Conditions, list[Prediction]]:
+    """The predictions and the one set of conditions they share.
+
+    Raises ValueError when there are none, when a line is broken, or when two were made under different conditions.
+    """
     lines = _whole_lines(path) if path.exists() else []
     if not lines:
         raise ValueError(f"no predictions in {path}; write them with `python evaluate.py ... predict=true`")
-    records = [_parse(Prediction, path, number, line) for number, line in enumerate(lines[1:], start=2)]
-    return _parse(Header, path, 1, lines[0]), records
+    records = [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+    conditions = records[0][0]
+    for found, _ in records:
+        _require_same(path, found, conditions)
+    return conditions, [prediction for _, prediction in records]
 
 
-def encode(record: Header | Prediction) -> bytes:
+def encode(conditions: Conditions, prediction: Prediction) -> bytes:
     """One line of JSON. What is None is left out."""
-    facts = {name: value for name, value in asdict(record).items() if value is not None}
-    return (json.dumps(facts, ensure_ascii=False) + "\n").encode()
+    facts = {name: value for name, value in asdict(prediction).items() if value is not None}
+    return (json.dumps({**facts, "conditions": asdict(conditions)}, ensure_ascii=False) + "\n").encode()
 
 
 def _whole_lines(path: Path) -> list[bytes]:
     return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
-def _parse(record: type[Record], path: Path, number: int, line: bytes) -> Record:
-    kind = record.__name__.lower()
+def _parse(path: Path, number: int, line: bytes) -> tuple[Conditions, Prediction]:
     try:
-        return record(**json.loads(line))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} line {number} is not a {kind} ({error}); {REMEDY}") from error
+        facts = json.loads(line)
+        return Conditions(**facts.pop("conditions")), Prediction(**facts)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} line {number} is not a prediction ({error}); {REMEDY}") from error
 
 
-def _require_same(path: Path, found: Header, wanted: Header) -> None:
+def _require_same(path: Path, found: Conditions, wanted: Conditions) -> None:
     before, now = asdict(found), asdict(wanted)
     if before != now:
         changes = [f"{name} {before[name]!r} is now {now[name]!r}" for name in now if before[name] != now[name]]

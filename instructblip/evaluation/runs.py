@@ -36,6 +36,11 @@ def find_run(run: str, runs: Path) -> Path:
     raise ValueError(f"run={run} is neither a run directory nor the name of one in {runs}. Known: {known}")
 
 
+def data_folder(run: Path) -> str:
+    """Where the run's own prepared data lie."""
+    return str(OmegaConf.load(run / "config.yaml").paths.data)
+
+
 def run_folders(runs: Path) -> list[Path]:
     return sorted(path.parent for path in runs.glob("*/config.yaml"))
 

@@ -14,7 +14,7 @@ from instructblip.data.tables import Table, manifest_hash
 from instructblip.data.templates import fill
 from instructblip.evaluation.metrics import Metric, metric
 from instructblip.evaluation.predictions import (
-    Header,
+    Conditions,
     Prediction,
     protocol_hash,
     read,
@@ -51,9 +51,9 @@ def score(path: Path, table: Table, recipe: Recipe, config: EvaluateConfig) -> S
     Sample, have other prompts than the table gives now, or cannot be scored (NaN, no label).
     """
     protocol = recipe.protocol(config.prompts)
-    header, predictions = read(path)
+    conditions, predictions = read(path)
     expected = protocol_hash(protocol, config.prompts, table.sample(0))
-    _require_protocol(path, header, recipe.name, expected, config)
+    _require_protocol(path, conditions, recipe.name, expected, config)
     samples = [table.sample(row) for row in rows_of(len(table), config.limit)]
     by_uid = {prediction.uid: prediction for prediction in predictions}
     _require_each_once(path, [sample.uid for sample in samples], [each.uid for each in predictions])
@@ -66,13 +66,13 @@ def score(path: Path, table: Table, recipe: Recipe, config: EvaluateConfig) -> S
         value=_mean(metric(protocol.metric), pairs),
         n=len(pairs),
         truncated=sum(prediction.truncated for prediction in predictions),
-        images=header.images,
-        limit=header.limit,
-        llm_limit=header.llm_limit,
-        protocol=header.protocol,
+        images=conditions.images,
+        limit=conditions.limit,
+        llm_limit=conditions.llm_limit,
+        protocol=conditions.protocol,
         recipe_hash=fingerprint(recipe),
         manifest=manifest_hash(Path(config.paths.data), recipe.name, protocol.split),
-        checkpoint=header.checkpoint,
+        checkpoint=conditions.checkpoint,
         predictions=sha256(path),
     )
     write_json(path.with_name("scores.json"), asdict(scores))
@@ -89,11 +89,11 @@ def _mean(function: Metric, pairs: Sequence[tuple[Prediction, Sample]]) -> float
     return math.fsum(values) / len(values)
 
 
-def _require_protocol(path: Path, header: Header, recipe: str, protocol: str, config: EvaluateConfig) -> None:
-    found = (header.recipe, header.profile, header.protocol, header.images, header.limit, header.llm_limit)
+def _require_protocol(path: Path, conditions: Conditions, recipe: str, protocol: str, config: EvaluateConfig) -> None:
+    names = ("recipe", "profile", "protocol", "images", "limit", "llm_limit")
+    found = tuple(getattr(conditions, name) for name in names)
     wanted = (recipe, config.prompts, protocol, config.images.value, config.limit, config.eval_llm_limit)
     if found != wanted:
-        names = ("recipe", "prompts", "protocol", "images", "limit", "eval_llm_limit")
         pairs = [f"{n} {f!r}, not {w!r}" for n, f, w in zip(names, found, wanted, strict=True) if f != w]
         raise ValueError(f"{path} holds predictions of another protocol: {'; '.join(pairs)}. Predict again.")
 

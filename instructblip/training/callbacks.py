@@ -59,7 +59,9 @@ class Progressing(Callback):
             note = self._note(outputs, done)
             self.bar.update(self.task, completed=done, note=note)
             if self.bar.disable:
-                self.console.print(f"step {done} of {self.config.steps}  {note}", highlight=False, soft_wrap=True)
+                left = (time.perf_counter() - self.began) / (done - self.first) * (self.config.steps - done)
+                line = f"step {done} of {self.config.steps}  {note}  {left:.0f} s left"
+                self.console.print(line, highlight=False, soft_wrap=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.bar.stop()
@@ -71,8 +73,7 @@ class Progressing(Callback):
         seconds = time.perf_counter() - self.began
         rate = (done - self.first) * self.config.batch_size / seconds
         losses = [f"{name.removeprefix('loss/')} {value:.3f}" for name, value in finite(outputs).items()]
-        left = seconds / (done - self.first) * (self.config.steps - done)
-        return "  ".join([*losses, f"{rate:.0f} samples/s", f"{left:.0f} s left"])
+        return "  ".join([*losses, f"{rate:.0f} samples/s"])
 
 
 class Metrics(Callback):

@@ -37,7 +37,10 @@ class TrainingModule(LightningModule):
         self.model, self.config, self.recipes = model, config, list(recipes)
         self._optimizer_state = optimizer_state
         self.done = 0  # steps finished since the run's beginning
-        self.groups = config.batch_size // (config.loss.group_size or config.group_size)
+        size = config.loss.group_size or config.group_size
+        if config.batch_size % size:
+            raise ValueError(f"batch_size={config.batch_size} is not a multiple of loss.group_size={size}")
+        self.groups = config.batch_size // size
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         made = optimizer(self.model.named_parameters(), self.config.optim)

@@ -50,7 +50,6 @@ def opened(config: TrainConfig) -> Iterator[Path]:
     with lock(folder / ".lock", f"run {folder}") if rank() == 0 else nullcontext():
         if rank() == 0:
             _check(folder, config)
-            _describe(folder, config)
         yield folder
 
 
@@ -78,20 +77,23 @@ def load_model(folder: Path, device: str) -> LoadedRun:
     return LoadedRun(config, model.to(device).eval(), tokenizers(config.model), checkpoint.hash)
 
 
-def begin(folder: Path, facts: dict[str, Any]) -> None:
-    """Writes `start.json`: recipe and table hashes and the hash of the stream's first steps.
+def begin(folder: Path, config: TrainConfig, facts: dict[str, Any]) -> None:
+    """Describes the run once everything it needs was found: config, versions, and what it is trained on.
 
     Raises ValueError when a run goes on over other data than it began with.
     """
     path = folder / "start.json"
-    if not path.is_file():
-        return write_json(path, facts)
-    before = read_json(path)
+    before = read_json(path) if path.is_file() else facts
     if changed := [name for name in facts if facts[name] != before[name]]:
         raise ValueError(
             f"{folder} was begun over other data, {', '.join(changed)} differ from its start.json: prepare the same "
             f"tables again, or begin another run with name=..."
         )
+    write_json(path, facts)
+    with replacing(folder / "config.yaml") as temporary:
+        OmegaConf.save(OmegaConf.structured(config), temporary)
+    versions = {name: version(name) for name in LIBRARIES}
+    write_json(folder / "versions.json", {"code": revision(), "python": platform.python_version(), **versions})
 
 
 def _check(folder: Path, config: TrainConfig) -> None:
@@ -119,13 +121,6 @@ def _meaning(config: TrainConfig) -> dict[str, Any]:
 
     walk({key: plain(value) for key, value in vars(config).items() if key not in MAY_CHANGE}, "")
     return flat
-
-
-def _describe(folder: Path, config: TrainConfig) -> None:
-    with replacing(folder / "config.yaml") as temporary:
-        OmegaConf.save(OmegaConf.structured(config), temporary)
-    versions = {name: version(name) for name in LIBRARIES}
-    write_json(folder / "versions.json", {"code": revision(), "python": platform.python_version(), **versions})
 
 
 def revision() -> str:

@@ -23,16 +23,16 @@ def questions(count: int, images: int) -> list[Question]:
 
 
 def test_generation_answers_each_question_about_its_own_picture(world: World) -> None:
-    header, predictions = read(world.predict("vqav2"))
+    conditions, predictions = read(world.predict("vqav2"))
     assert len(predictions) == 7
     for each in predictions:
         number = int(each.uid.rsplit("/", 1)[1])
         assert each.prompt == f"Question: How bright is {number:02d}? Short answer:"
         assert each.output == f"{number % PICTURES * 40:03d}"
         assert each.scores is None
-    assert header.decoding == world.model.settings
-    assert header.decoding["length_penalty"] == 0.0  # causal, LAVIS
-    assert header.checkpoint == world.checkpoint
+    assert conditions.decoding == world.model.settings
+    assert conditions.decoding["length_penalty"] == 0.0  # causal, LAVIS
+    assert conditions.checkpoint == world.checkpoint
 
 
 def test_the_length_penalty_is_that_of_the_family() -> None:
@@ -44,11 +44,11 @@ def test_the_length_penalty_is_that_of_the_family() -> None:
 
 
 def test_ranking_scores_classes_by_their_words(world: World) -> None:
-    header, predictions = read(world.predict("vsr"))
+    conditions, predictions = read(world.predict("vsr"))
     no, yes = 2 * math.exp(-1.5), math.exp(-1.0) + math.exp(-2.0)
     assert len(predictions) == 11
     assert all(each.scores == pytest.approx([math.log(no), math.log(yes)]) for each in predictions)
-    assert header.decoding == {} and predictions[0].output is None
+    assert conditions.decoding == {} and predictions[0].output is None
 
 
 def test_inline_candidates_get_a_score_each() -> None:
@@ -62,7 +62,7 @@ def test_scores_that_are_no_numbers_are_refused(bad: float, world: World) -> Non
     world.model.likes["true"] = bad
     with pytest.raises(ValueError, match=r"vsr/test/\d+: the model scores the candidates"):
         world.predict("vsr")
-    assert read(world.path("vsr"))[1] == []
+    assert world.path("vsr").read_bytes() == b""
 
 
 def test_a_picture_is_encoded_once_a_batch(world: World) -> None:
@@ -110,7 +110,7 @@ def test_a_batch_that_was_cut_is_asked_again_as_a_whole(world: World) -> None:
     path = world.predict("vsr")
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:6]))  # the header, a batch of three, two of the next
+    path.write_bytes(b"".join(lines[:5]))  # a batch of three, two of the next
     world.model.batches = []
     world.predict("vsr")
     assert path.read_bytes() == whole
@@ -147,15 +147,15 @@ def test_shuffling_one_picture_is_refused(world: World) -> None:
 
 
 def test_a_shuffled_control_shows_other_pictures_and_says_so(world: World) -> None:
-    header, predictions = read(world.predict("vqav2", images=Images.shuffled))
-    assert header.images == "shuffled"
+    conditions, predictions = read(world.predict("vqav2", images=Images.shuffled))
+    assert conditions.images == "shuffled"
     assert all(each.output != f"{int(each.uid.rsplit('/', 1)[1]) % PICTURES * 40:03d}" for each in predictions)
 
 
 def test_limit_takes_the_first_samples(world: World) -> None:
-    header, predictions = read(world.predict("vsr", limit=4))
+    conditions, predictions = read(world.predict("vsr", limit=4))
     assert sorted(each.uid for each in predictions) == [f"vsr/test/{number:02d}" for number in range(4)]
-    assert header.limit == 4
+    assert conditions.limit == 4
 
 
 def test_an_unlabelled_split_is_refused_before_the_model_runs(world: World) -> None:

@@ -9,7 +9,7 @@ import pytest
 from instructblip import recipes
 from instructblip.config import Images
 from instructblip.evaluation.predictions import (
-    Header,
+    Conditions,
     Prediction,
     append,
     encode,
@@ -21,21 +21,22 @@ from instructblip.evaluation.predictions import (
 
 from .conftest import World, statement
 
-HEADER = Header("vsr", "paper", "abc", "rank", {}, "c0ffee", "table", "own", batch_size=2)
+CONDITIONS = Conditions("vsr", "paper", "abc", "rank", {}, "c0ffee", "table", "own", batch_size=2)
 BATCHES = [["a", "b"], ["c", "d"], ["e"]]
 
 
 def written(path: Path, *uids: str) -> Path:
-    resume(path, HEADER, BATCHES)
-    append(path, [Prediction(uid, "?", output=uid) for uid in uids])
+    resume(path, CONDITIONS, BATCHES)
+    append(path, CONDITIONS, [Prediction(uid, "?", output=uid) for uid in uids])
     return path
 
 
 @pytest.mark.parametrize(("uids", "done"), [("", 0), ("a", 0), ("ab", 1), ("abc", 1), ("abcd", 2), ("abcde", 3)])
 def test_resume_keeps_whole_batches(uids: str, done: int, tmp_path: Path) -> None:
     path = written(tmp_path / "p.jsonl", *uids)
-    assert resume(path, HEADER, BATCHES) == done
-    assert [each.uid for each in read(path)[1]] == [uid for batch in BATCHES[:done] for uid in batch]
+    assert resume(path, CONDITIONS, BATCHES) == done
+    kept = [json.loads(line)["uid"] for line in path.read_text().splitlines()]
+    assert kept == [uid for batch in BATCHES[:done] for uid in batch]
 
 
 @pytest.mark.parametrize("tail", [b"{", b'{"uid": "c", "prompt": "?", "output": "c"}', b"\xff\x00"])
@@ -43,36 +44,36 @@ def test_resume_cuts_off_a_half_written_line(tail: bytes, tmp_path: Path) -> Non
     path = written(tmp_path / "p.jsonl", "a", "b")
     whole = path.read_bytes()
     path.write_bytes(whole + tail)
-    assert resume(path, HEADER, BATCHES) == 1
+    assert resume(path, CONDITIONS, BATCHES) == 1
     assert path.read_bytes() == whole
 
 
-def test_a_half_written_header_is_written_again(tmp_path: Path) -> None:
+def test_a_half_written_first_line_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    path.write_bytes(encode(HEADER)[:20])
-    assert resume(path, HEADER, BATCHES) == 0
-    assert read(path) == (HEADER, [])
+    path.write_bytes(encode(CONDITIONS, Prediction("a", "?", output="a"))[:20])
+    assert resume(path, CONDITIONS, BATCHES) == 0
+    assert path.read_bytes() == b""
 
 
 def test_resume_refuses_other_conditions_and_says_which(tmp_path: Path) -> None:
     path = written(tmp_path / "p.jsonl", "a", "b")
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"checkpoint 'c0ffee' is now 'decaf', batch_size 2 is now 4; delete"):
-        resume(path, replace(HEADER, checkpoint="decaf", batch_size=4), BATCHES)
+        resume(path, replace(CONDITIONS, checkpoint="decaf", batch_size=4), BATCHES)
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize(("uids", "line"), [("ba", 2), ("abd", 4), ("abcdez", 7), ("abab", 4)])
+@pytest.mark.parametrize(("uids", "line"), [("ba", 1), ("abd", 3), ("abcdez", 6), ("abab", 3)])
 def test_resume_refuses_samples_it_would_not_have_written(uids: str, line: int, tmp_path: Path) -> None:
     path = written(tmp_path / "p.jsonl", *uids)
     with pytest.raises(ValueError, match=f"line {line} is not the Sample that comes next"):
-        resume(path, HEADER, BATCHES)
+        resume(path, CONDITIONS, BATCHES)
 
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
     path = written(tmp_path / "p.jsonl", "a", "b")
     path.write_bytes(path.read_bytes().replace(b'"uid": "b"', b'"uid" "b"'))
-    with pytest.raises(ValueError, match="line 3 is not a prediction"):
+    with pytest.raises(ValueError, match="line 2 is not a prediction"):
         read(path)
 
 
@@ -83,10 +84,10 @@ def test_no_predictions_names_the_command(tmp_path: Path) -> None:
 
 def test_line_separators_in_a_text_stay_inside_their_line(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    resume(path, HEADER, BATCHES)
+    resume(path, CONDITIONS, BATCHES)
     texts = ["a\u2028b\r\nc\x0bd\x85", "ü"]
-    append(path, [Prediction(uid, "?", output=text) for uid, text in zip("ab", texts, strict=True)])
-    assert resume(path, HEADER, BATCHES) == 1
+    append(path, CONDITIONS, [Prediction(uid, "?", output=text) for uid, text in zip("ab", texts, strict=True)])
+    assert resume(path, CONDITIONS, BATCHES) == 1
     assert [each.output for each in read(path)[1]] == texts
 
 
@@ -124,6 +125,14 @@ def test_limit() -> None:
         rows_of(3, 0)
 
 
-def test_the_header_is_one_line_of_json(tmp_path: Path) -> None:
-    first = written(tmp_path / "p.jsonl", "a").read_text(encoding="utf-8").splitlines()[0]
-    assert Header(**json.loads(first)) == HEADER
+def test_a_line_is_complete_in_itself(tmp_path: Path) -> None:
+    line = json.loads(written(tmp_path / "p.jsonl", "a").read_text(encoding="utf-8"))
+    assert (line["uid"], line["prompt"], line["output"]) == ("a", "?", "a")
+    assert Conditions(**line["conditions"]) == CONDITIONS
+
+
+def test_predictions_of_two_models_in_one_file_are_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "p.jsonl", "a")
+    append(path, replace(CONDITIONS, checkpoint="decaf"), [Prediction("b", "?", output="b")])
+    with pytest.raises(ValueError, match="checkpoint"):
+        read(path)

@@ -55,7 +55,7 @@ REFUSED: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "unknown": (lambda lines: [*lines, lines[-1].replace("vsr/test/", "vsr/test/x")], "1 not in the table"),
     "exchanged": (
         lambda lines: [*lines[:-1], lines[1]],
-        r"1 missing \(first vsr/test/00\), 1 predicted twice \(first vsr/test/10\), where 11 Samples",
+        r"1 missing \(first vsr/test/00\), 1 predicted twice \(first vsr/test/\d+\), where 11 Samples",
     ),
     "nan": (
         lambda lines: [*lines[:-1], lines[-1].replace("[-", "[NaN, -")],
@@ -64,12 +64,12 @@ REFUSED: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "text": (lambda lines: [*lines[:-1], lines[-1].replace("scores", "output")], "needs scores"),
     "prompt": (lambda lines: [*lines[:-1], lines[-1].replace("near", "far")], "1 of 11 prompts"),
     "protocol": (
-        lambda lines: [lines[0].replace('"protocol": "', '"protocol": "0'), *lines[1:]],
+        lambda lines: [line.replace('"protocol": "', '"protocol": "0') for line in lines],
         "another protocol",
     ),
-    "recipe": (lambda lines: [lines[0].replace('"vsr"', '"gqa"'), *lines[1:]], "recipe 'gqa', not 'vsr'"),
+    "recipe": (lambda lines: [line.replace('"vsr"', '"gqa"') for line in lines], "recipe 'gqa', not 'vsr'"),
     "control": (
-        lambda lines: [lines[0].replace('"own"', '"shuffled"'), *lines[1:]],
+        lambda lines: [line.replace('"own"', '"shuffled"') for line in lines],
         "images 'shuffled', not 'own'",
     ),
 }

@@ -47,7 +47,12 @@ def test_paper_sizes(name: str, width: int, between: int, trained: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("vicuna7b", 6_738_415_616), ("vicuna13b", 13_015_864_320), ("flant5xl", 2_849_757_184), ("flant5xxl", 11_135_332_352)],
+    [
+        ("vicuna7b", 6_738_415_616),
+        ("vicuna13b", 13_015_864_320),
+        ("flant5xl", 2_849_757_184),
+        ("flant5xxl", 11_135_332_352),
+    ],
 )
 def test_language_models_have_their_published_sizes(name: str, parameters: int) -> None:
     config = composed("train", f"experiment={name}", "paths.weights=weights").model.llm

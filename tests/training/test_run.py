@@ -16,30 +16,41 @@ from instructblip.training.run import begin, is_finished, opened, read_config
 Tiny = Callable[..., TrainConfig]
 
 
+FACTS: dict[str, object] = {"recipes": {"vsr": "1"}, "tables": {"vsr": "x"}, "stream": "y"}
+
+
+def begun(config: TrainConfig) -> Path:
+    with opened(config) as folder:
+        begin(folder, config, FACTS)
+    return folder
+
+
 def test_a_run_directory_says_how_to_run_again(tiny: Tiny) -> None:
     config = tiny("optim.lr=3e-4")
-    with opened(config) as folder:
-        assert read_config(folder) == config
-        versions = json.loads((folder / "versions.json").read_text())
+    folder = begun(config)
+    assert read_config(folder) == config
+    versions = json.loads((folder / "versions.json").read_text())
     assert {"code", "python", "torch", "transformers", "lightning"} <= set(versions)
 
 
+def test_a_run_that_never_began_leaves_nothing_to_resume(tiny: Tiny) -> None:
+    with pytest.raises(RuntimeError), opened(tiny()):
+        raise RuntimeError("a table is missing")
+    begun(tiny())
+
+
 def test_an_unfinished_run_is_refused_without_resume(tiny: Tiny) -> None:
-    with opened(tiny()):
-        pass
-    with pytest.raises(ValueError, match="unfinished run: resume=auto goes on"), opened(tiny()):
-        pass
-    with opened(tiny("resume=auto")) as folder:
-        assert folder.name == "run"
+    begun(tiny())
+    with pytest.raises(ValueError, match="unfinished run: resume=auto goes on"):
+        begun(tiny())
+    assert begun(tiny("resume=auto")).name == "run"
 
 
 def test_a_changed_config_is_refused_with_the_difference(tiny: Tiny) -> None:
-    with opened(tiny()):
-        pass
-    with pytest.raises(ValueError, match=r"optim\.lr: .* is now 0\.5"), opened(tiny("resume=auto", "optim.lr=0.5")):
-        pass
-    with opened(tiny("resume=auto", "trainer.micro_batch_size=2")):
-        pass  # how a run is executed may change
+    begun(tiny())
+    with pytest.raises(ValueError, match=r"optim\.lr: .* is now 0\.5"):
+        begun(tiny("resume=auto", "optim.lr=0.5"))
+    begun(tiny("resume=auto", "trainer.micro_batch_size=2"))  # how a run is executed may change
 
 
 def test_a_second_writer_is_refused(tiny: Tiny) -> None:
@@ -67,14 +78,9 @@ def test_finished_is_what_finished_json_says(tiny: Tiny) -> None:
     assert is_finished(config)
 
 
-def test_a_run_goes_on_only_over_its_own_data(tmp_path: Path) -> None:
-    facts = {"recipes": {"vsr": "1"}, "tables": {"vsr": "x"}, "stream": "y"}
-    begin(tmp_path, facts)
-    begin(tmp_path, facts)
+def test_a_run_goes_on_only_over_its_own_data(tiny: Tiny) -> None:
+    folder = begun(tiny())
+    begin(folder, tiny(), FACTS)
     with pytest.raises(ValueError, match="over other data, tables differ"):
-        begin(tmp_path, {**facts, "tables": {"vsr": "z"}})
-    assert config_unchanged(tmp_path, facts)
-
-
-def config_unchanged(folder: Path, facts: dict[str, object]) -> bool:
-    return json.loads((folder / "start.json").read_text()) == facts
+        begin(folder, tiny(), {**FACTS, "tables": {"vsr": "z"}})
+    assert json.loads((folder / "start.json").read_text()) == FACTS

@@ -96,6 +96,14 @@ def test_micro_batches_do_not_change_the_update(tiny: Tiny) -> None:
     assert max((a[name] - b[name]).abs().max().item() for name in a) < 1e-4
 
 
+def test_mixing_and_weighting_have_group_sizes_of_their_own(tiny: Tiny) -> None:
+    """The same samples, weighted in other groups: another loss, so an ablation can change one and not the other."""
+    one, other = (train(tiny(f"name=loss{size}", "steps=1", f"loss.group_size={size}")) for size in (4, 1))
+    assert losses(one) != losses(other)
+    with pytest.raises(ValueError, match=r"batch_size=8 is not a multiple of loss\.group_size=3"):
+        train(tiny("name=loss3", "loss.group_size=3"))
+
+
 def test_two_processes_make_the_same_update(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny("name=alone", "steps=3")
     alone = train(config)
