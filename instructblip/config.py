@@ -93,7 +93,10 @@ class PartitionConfig:
 
 @dataclass
 class VisionConfig:
-    """A frozen vision encoder of transformers; `config` goes to its config class."""
+    """A frozen vision encoder of transformers; `config` goes to its config class.
+
+    `config.image_size` is the size its positions were learnt at, where that is not `image_size`.
+    """
 
     type: str = MISSING  # transformers model type: instructblip_vision_model, clip_vision_model, ...
     weights: str | None = None  # file or folder; null with random_init

@@ -90,12 +90,10 @@ def _mean(function: Metric, pairs: Sequence[tuple[Prediction, Sample]]) -> float
 
 
 def _require_protocol(path: Path, conditions: Conditions, recipe: str, protocol: str, config: EvaluateConfig) -> None:
-    found = tuple(
-        getattr(conditions, name) for name in ("recipe", "profile", "protocol", "images", "limit", "llm_limit")
-    )
+    names = ("recipe", "profile", "protocol", "images", "limit", "llm_limit")
+    found = tuple(getattr(conditions, name) for name in names)
     wanted = (recipe, config.prompts, protocol, config.images.value, config.limit, config.eval_llm_limit)
     if found != wanted:
-        names = ("recipe", "prompts", "protocol", "images", "limit", "eval_llm_limit")
         pairs = [f"{n} {f!r}, not {w!r}" for n, f, w in zip(names, found, wanted, strict=True) if f != w]
         raise ValueError(f"{path} holds predictions of another protocol: {'; '.join(pairs)}. Predict again.")
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from instructblip.config import ModelConfig
 from instructblip.models.generation import Search
-from instructblip.models.llm import LLM, language_model
+from instructblip.models.llm import IGNORE, LLM, language_model
 from instructblip.models.qformer import TEXT_BRANCH, QFormer
 from instructblip.models.vision import VisionEncoder
 from instructblip.names import require
@@ -121,8 +121,9 @@ class InstructBlip(nn.Module):
             repetition_scope, beam_length, top_p,
         )  # fmt: skip
         queries = self.query_embeds(pixel_values, qformer_input_ids, qformer_attention_mask, image_index)
-        embeds, mask = self._insert(queries, input_ids, attention_mask, query_position)
-        return self.llm.generate(embeds, mask, input_ids, search, seeds)
+        said = input_ids.masked_fill(attention_mask == 0, IGNORE)  # (B, L)
+        inputs = self._insert(queries, input_ids, attention_mask, query_position)
+        return self.llm.generate(*inputs, said, search, seeds)
 
     @torch.no_grad()
     def rank(

@@ -98,13 +98,12 @@ class CausalLM(nn.Module):
     ) -> Tensor:
         """New token ids (B, <= max_new_tokens), right-padded with the pad id; see `generation.write`.
 
-        `prompt_ids` (B, L) are the tokens at the end of `inputs_embeds` (B, S, D), those that scope `all` of the
-        repetition penalty counts as said.
+        `prompt_ids` (B, L), -100 where padding, are what scope `all` of the repetition penalty counts as said.
         """
         prefix = self.prefill(inputs_embeds, attention_mask)
         seen = torch.zeros_like(prefix.logits, dtype=torch.bool)  # (B, W)
         if search.repetition_scope == RepetitionScope.all:
-            real = attention_mask[:, attention_mask.size(1) - prompt_ids.size(1) :].bool()  # (B, L)
+            real = prompt_ids != IGNORE  # (B, L)
             seen[real.nonzero()[:, 0], prompt_ids[real]] = True
         return write(prefix, self.step, seen, search, seeds, *_ends(self.model))
 

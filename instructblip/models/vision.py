@@ -27,7 +27,11 @@ ENCODERS: dict[str, Any] = {
 
 
 class VisionEncoder(nn.Module):
-    """Pixels to image tokens. The mean and std of the pixels belong to the encoder and stand here."""
+    """Pixels to image tokens. The mean and std of the pixels belong to the encoder and stand here.
+
+    Where the encoder learnt its positions at another size than `config.image_size`, they are interpolated
+    (bicubic, as in `transformers`).
+    """
 
     mean: Tensor  # (3, 1, 1)
     std: Tensor  # (3, 1, 1)
@@ -36,11 +40,12 @@ class VisionEncoder(nn.Module):
         """Weights from `config.weights` (a .safetensors file or a `transformers` folder), else drawn.
 
         Raises:
-            ValueError: `config.type` is not one of `ENCODERS`, or the folder lacks tensors.
+            ValueError: `config.type` is not one of `ENCODERS`, or the folder lacks tensors or is of another size.
         """
         super().__init__()
         self.image_size = config.image_size
         self.encoder = _encoder(config)
+        self.interpolate_pos_encoding = self.encoder.config.image_size != config.image_size
         self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
 
@@ -58,7 +63,7 @@ class VisionEncoder(nn.Module):
         self._check(pixel_values)
         if pixel_values.dtype == torch.uint8:
             pixel_values = (pixel_values / 255 - self.mean) / self.std
-        return self.encoder(pixel_values).last_hidden_state
+        return self.encoder(pixel_values, interpolate_pos_encoding=self.interpolate_pos_encoding).last_hidden_state
 
     def _check(self, pixel_values: Tensor) -> None:
         expected = (3, self.image_size, self.image_size)
@@ -74,10 +79,11 @@ class VisionEncoder(nn.Module):
 def _encoder(config: VisionConfig) -> Any:
     encoder_class = lookup(config.type, ENCODERS, "vision type")
     # The EVA ViT's default range in transformers, 1e-10, is only meant to be overwritten; 0.02 is LAVIS'.
-    options = {"initializer_range": 0.02, **config.config, "image_size": config.image_size}
+    options = {"initializer_range": 0.02, "image_size": config.image_size, **config.config}
     if config.type == "siglip_vision_model":
         options["vision_use_head"] = False
     if config.weights is not None and Path(config.weights).is_dir():
+        _check_size(encoder_class.config_class.from_pretrained(config.weights).image_size, options["image_size"])
         encoder = from_folder(encoder_class, config.weights, options)
     else:
         encoder = encoder_class(encoder_class.config_class(**options))
@@ -85,3 +91,12 @@ def _encoder(config: VisionConfig) -> Any:
     if config.weights is not None and Path(config.weights).is_file():
         load_model(encoder, config.weights)
     return encoder
+
+
+def _check_size(learnt: int, stated: int) -> None:
+    """Positions are interpolated when that is said, never because a size was forgotten."""
+    if learnt != stated:
+        raise ValueError(
+            f"the encoder's positions are for pictures of {learnt} pixels, model.vision.image_size is {stated}; set it "
+            f"to {learnt}, or +model.vision.config.image_size={learnt} to interpolate them"
+        )

@@ -150,7 +150,7 @@ def llm(request: pytest.FixtureRequest) -> str:
 def published(llm: str, folder: Path, **changes: Any) -> Collator:
     """The collator of `conf/model/llm`'s YAML."""
     FAMILIES[llm]().save(str(folder / "llm.json"))
-    config: ModelConfig = composed("train", "model=vicuna7b", f"model/llm={llm}", "paths.weights=weights").model
+    config: ModelConfig = composed("train", "experiment=vicuna7b", f"model/llm={llm}", "paths.weights=weights").model
     config.llm = replace(config.llm, tokenizer=str(folder / "llm.json"), **changes)
     config.qformer.tokenizer = str(ROOT / "instructblip/miniature/qformer_tokenizer.json")
     both = tokenizers(config)

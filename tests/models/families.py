@@ -43,7 +43,7 @@ TEXTS = [
 def llm_config(name: str) -> LLMConfig:
     """The YAML of `conf/model/llm`, or the README's."""
     if (ROOT / "conf/model/llm" / f"{name}.yaml").is_file():
-        return composed("train", "model=vicuna7b", f"model/llm={name}", "paths.weights=weights").model.llm
+        return composed("train", "experiment=vicuna7b", f"model/llm={name}", "paths.weights=weights").model.llm
     block = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert block is not None
     assert f"model/llm={name}" in (ROOT / "README.md").read_text()

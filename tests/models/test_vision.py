@@ -57,6 +57,35 @@ def test_wrong_pictures_are_refused() -> None:
         vision(torch.zeros(1, 3, 28, 28, dtype=torch.int64))
 
 
+@pytest.mark.parametrize("kind", sorted(ENCODERS))
+@pytest.mark.parametrize("size", [42, 14, 28])
+def test_positions_are_interpolated_to_other_sizes(kind: str, size: int) -> None:
+    """The oracle gets positions that were interpolated by hand, and knows no other size."""
+    learnt = replace(CONFIG, type=kind, image_size=size, config=VISION | {"image_size": 28})
+    torch.manual_seed(0)
+    ours, oracle = VisionEncoder(learnt).eval(), VisionEncoder(replace(CONFIG, type=kind, image_size=size)).eval()
+    state, (name,) = ours.state_dict(), [name for name in ours.state_dict() if "position_embedding" in name]
+    table = state[name].view(-1, 24)  # (P, V)
+    special = len(table) - 16
+    grid = table[special:].unflatten(0, (4, 4)).permute(2, 0, 1)[None]  # (1, V, 4, 4)
+    grid = torch.nn.functional.interpolate(grid, (size // 7, size // 7), mode="bicubic")
+    table = torch.cat((table[:special], grid[0].flatten(1).T))
+    oracle.load_state_dict(state | {name: table.view_as(oracle.state_dict()[name])})
+    pixels = torch.randint(0, 256, (2, 3, size, size), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    found = ours(pixels)
+    assert found.shape == (2, (size // 7) ** 2 + special, 24)
+    torch.testing.assert_close(found, oracle(pixels), rtol=0, atol=1e-5)  # fp32, numbers of order 1
+
+
+def test_a_folder_of_another_size_is_interpolated_only_when_that_is_said(tmp_path: Path) -> None:
+    encoder_class = ENCODERS["instructblip_vision_model"]
+    encoder_class(encoder_class.config_class(**VISION, image_size=28)).save_pretrained(tmp_path)
+    larger = replace(CONFIG, weights=str(tmp_path), image_size=42)
+    with pytest.raises(ValueError, match=r"for pictures of 28 pixels, model\.vision\.image_size is 42"):
+        VisionEncoder(larger)
+    assert VisionEncoder(replace(larger, config=VISION | {"image_size": 28})).interpolate_pos_encoding
+
+
 def test_unknown_type_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown vision type 'clip_vision'; did you mean 'clip_vision_model'"):
         VisionEncoder(replace(CONFIG, type="clip_vision"))
