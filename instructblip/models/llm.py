@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_model
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
@@ -30,7 +30,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from instructblip.config import LLMConfig
-from instructblip.models.pretrained import from_folder
+from instructblip.models.pretrained import from_folder, from_tensors
 
 IGNORE = -100  # the label of a position that is no target, as in transformers
 CANDIDATES_PER_FORWARD = 64  # bounds the memory of rank; the scores do not depend on it
@@ -140,14 +140,14 @@ class EncoderDecoderLM(nn.Module):
 LLM = CausalLM | EncoderDecoderLM
 
 
-def language_model(config: LLMConfig) -> LLM:
-    """Weights from `config.weights` (a .safetensors file or a `transformers` folder), else drawn.
+def language_model(config: LLMConfig, tensors: dict[str, Tensor] | None = None) -> LLM:
+    """Weights from `tensors`, or from `config.weights` (a .safetensors file or a `transformers` folder), else drawn.
 
     `config.config` is laid over the model's own config: `dense_act_fn: gelu` for Flan-T5, since the released
     Q-Formers were trained against the exact GELU (LAVIS `blip2_t5_instruct.py`).
 
     Raises:
-        ValueError: an unknown type, a folder that lacks tensors, or a config without EOS or pad id.
+        ValueError: an unknown type, weights that do not fit, or a config without EOS or pad id.
     """
     for name in ("eos_token_id", "pad_token_id"):
         if config.config.get(name) is None:
@@ -157,12 +157,16 @@ def language_model(config: LLMConfig) -> LLM:
     if seq2seq and getattr(model_config, "decoder_start_token_id", None) is None:
         model_config.decoder_start_token_id = model_config.pad_token_id  # T5's; its config class is silent
     auto_class = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
-    if config.weights is not None and Path(config.weights).is_dir():
+    if tensors is None and config.weights is not None and Path(config.weights).is_file():
+        tensors = load_file(config.weights)
+    if tensors is not None:
+        with torch.device("meta"):
+            model_class = type(auto_class.from_config(model_config))
+        model = from_tensors(model_class, model_config, tensors, config.weights or "model.init")
+    elif config.weights is not None:
         model = _from_folder(auto_class, config.weights, config.config)
     else:
         model = auto_class.from_config(model_config)
-        if config.weights is not None:
-            load_model(model, config.weights)
     # A folder may come with search settings of its own; those of the protocol alone shall count.
     model.generation_config = GenerationConfig.from_model_config(model.config)
     return EncoderDecoderLM(model) if seq2seq else CausalLM(model)
