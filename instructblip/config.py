@@ -152,7 +152,7 @@ class ModelConfig:
     vision: VisionConfig = field(default_factory=VisionConfig)
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
     llm: LLMConfig = field(default_factory=LLMConfig)
-    init: str | None = None  # checkpoint the trainable weights start from
+    init: Any = None  # weights to start from: a run's checkpoint, a folder, a .pth, or BLIP-2's [stage 1, stage 2]
     random_init: bool = False  # tiny models: every weight drawn from `seed`, none loaded
     ln_vision_eps: float = 1e-5  # LAVIS; transformers has 1e-6 (PAPER A.2)
     freeze_ln_vision: bool = False

@@ -1,46 +1,59 @@
-"""What of a model is saved with a run, and whose frozen base it belongs to."""
+"""What of a model is saved with a run, and whose frozen base it belongs to.
+
+    python -m instructblip.models.checkpoint SRC DST --format hf|lavis|trainable
+
+converts between formats (`convert.py`).
+"""
 
 from __future__ import annotations
 
-import hashlib
+from pathlib import Path
 
-import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from instructblip.models.instructblip import InstructBlip
-
-SAMPLED = 256  # values hashed of each frozen tensor: enough to tell two releases of an LLM apart
+from instructblip.models.pretrained import check_fit, fingerprint
+from instructblip.models.weights import BASE, read
 
 
 def trainable_state(model: InstructBlip) -> dict[str, Tensor]:
-    """Every tensor outside the frozen backbones, the last text feed-forward included."""
+    """Every tensor outside the frozen backbones, the last text feed-forward included; tied ones once."""
     frozen = tuple(f"{part}." for part in model.frozen)
+    once = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
     return {
         name: tensor.detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
-        if not name.startswith(frozen or "\0")
+        if name in once and not name.startswith(frozen or "\0")
     }
+
+
+def write_trainable(model: InstructBlip, path: Path) -> None:
+    """Writes them as safetensors, with the fingerprint of the frozen base in the file's header."""
+    save_file(trainable_state(model), path, metadata={BASE: base_fingerprint(model)})
 
 
 def load_trainable(model: InstructBlip, state: dict[str, Tensor]) -> None:
     """Raises ValueError with the names of tensors that are missing, not expected, or of another shape."""
     own = trainable_state(model)
-    missing, unexpected = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    other = [
-        f"{name} {tuple(state[name].shape)}" for name in own if name in state and own[name].shape != state[name].shape
-    ]
-    if missing or unexpected or other:
-        raise ValueError(f"checkpoint does not fit: missing {missing}, unexpected {unexpected}, other shape {other}")
+    check_fit(model, state, "checkpoint", unused=tuple(name for name in model.state_dict() if name not in own))
     model.load_state_dict(state, strict=False)
 
 
-@torch.no_grad()
 def base_fingerprint(model: InstructBlip) -> str:
-    """Twelve digits over names, shapes and evenly sampled values of the frozen backbones, in float32."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if name.startswith(tuple(f"{part}." for part in model.frozen)):
-            flat = tensor.flatten()
-            sampled = flat[:: max(1, flat.numel() // SAMPLED)].float().cpu()
-            digest.update(f"{name} {tuple(tensor.shape)}".encode() + sampled.numpy().tobytes())
-    return digest.hexdigest()[:12]
+    """Twelve digits that tell the frozen backbones apart."""
+    return fingerprint(model, model.frozen)
+
+
+def load_trained(model: InstructBlip, path: Path) -> None:
+    """A file of `write_trainable`. Raises ValueError also when it belongs to another frozen base, naming both."""
+    weights, base = read(str(path)), base_fingerprint(model)
+    if weights.base not in (None, base):
+        raise ValueError(f"{path} was trained on the frozen base {weights.base}, this model has the base {base}")
+    load_trainable(model, weights.tensors)
+
+
+if __name__ == "__main__":
+    from instructblip.models.convert import main  # here, because it imports this module
+
+    main()

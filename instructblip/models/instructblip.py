@@ -10,21 +10,19 @@ L prompt tokens, T text tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from instructblip.config import ModelConfig
 from instructblip.models.generation import Search
 from instructblip.models.llm import IGNORE, LLM, language_model
-from instructblip.models.qformer import TEXT_BRANCH, QFormer
+from instructblip.models.paths import BACKBONES, absent_paths
+from instructblip.models.qformer import QFormer
 from instructblip.models.vision import VisionEncoder
+from instructblip.models.weights import Weights, read_init, take_between
 from instructblip.names import require
 from instructblip.recipes import BeamLength, RepetitionScope
-
-BACKBONES = ("vision", "llm")
 
 
 class InstructBlip(nn.Module):
@@ -192,22 +190,26 @@ class InstructBlip(nn.Module):
 
 
 def build(config: ModelConfig, seed: int) -> InstructBlip:
-    """The model with its weights: drawn from `seed` with `random_init`, otherwise read from the named paths.
+    """The model with its weights: each backbone from `config.init` where that holds it, else from its own `weights`;
+    what lies between from `config.init`. With `random_init`, what is not given is drawn from `seed`.
 
     The global random state is left as it was.
 
     Raises:
-        ValueError: paths that are not given or not there (all in one message), or a file that does not fit.
+        ValueError: paths that are not given or not there (all in one message), a tensor that has no place or no
+            source, a backbone with two sources, or weights that were trained on another frozen base.
     """
-    if not config.random_init:
-        _check_paths(config)
+    if absent := absent_paths(config):
+        raise ValueError(f"weights not found: {', '.join(absent)}; set the paths or model.random_init=true")
+    init = read_init(config)
+    given = {part: _only_source(config, init, part) for part in BACKBONES}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        vision = VisionEncoder(config.vision)
-        llm = language_model(config.llm)
+        vision = VisionEncoder(config.vision, given["vision"])
+        llm = language_model(config.llm, given["llm"])
         model = InstructBlip(config, vision, QFormer(config.qformer, vision.width), llm)
     if config.init is not None:
-        _load_between(model, config.init, config.qformer.instruction_aware)
+        take_between(model, init, str(config.init))
     return model
 
 
@@ -216,26 +218,14 @@ def trainable_names(model: InstructBlip) -> list[str]:
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
-def _load_between(model: InstructBlip, path: str, instruction_aware: bool) -> None:
-    """Reads what lies between the backbones; an instruction-unaware model passes over the text branch."""
-    tensors = load_file(path)
-    if not instruction_aware:
-        tensors = {name: t for name, t in tensors.items() if not any(part in name for part in TEXT_BRANCH)}
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
-    missing = [name for name in missing if not name.startswith(tuple(f"{part}." for part in BACKBONES))]
-    if missing or unexpected:
-        raise ValueError(f"{path} does not fit the model; missing: {missing}; unexpected: {unexpected}")
-
-
-def _check_paths(config: ModelConfig) -> None:
-    paths = {
-        "model.vision.weights": config.vision.weights,
-        "model.llm.weights": config.llm.weights,
-        "model.init": config.init,
-    }
-    absent = [f"{name}={path}" for name, path in paths.items() if path is None or not Path(path).exists()]
-    if absent:
-        raise ValueError(f"weights not found: {', '.join(absent)}; set the paths or model.random_init=true")
+def _only_source(config: ModelConfig, init: Weights, part: str) -> dict[str, Tensor] | None:
+    """The backbone's tensors in `init`; None when they are to be read from its own path or drawn."""
+    path, held = getattr(config, part).weights, init.of(part)
+    if path and held:
+        raise ValueError(f"model.init={config.init} holds {part} as well as {path}: set model.{part}.weights=null")
+    if not path and not held and not config.random_init:
+        raise ValueError(f"model.init={config.init} does not hold {part}; set model.{part}.weights")
+    return held or None
 
 
 def _text_order(queries: int, length: int, query_position: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_model
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -32,7 +32,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from instructblip.config import LLMConfig
 from instructblip.models.generation import Search, write
 from instructblip.models.prefix import Prefix
-from instructblip.models.pretrained import from_folder
+from instructblip.models.pretrained import from_folder, from_tensors
 from instructblip.models.ranking import Branches, log_likelihoods, node_positions, tree_mask, windows
 from instructblip.recipes import RepetitionScope
 
@@ -200,15 +200,15 @@ class EncoderDecoderLM(nn.Module):
 LLM = CausalLM | EncoderDecoderLM
 
 
-def language_model(config: LLMConfig) -> LLM:
-    """Weights from `config.weights` (a .safetensors file or a `transformers` folder), else drawn.
+def language_model(config: LLMConfig, tensors: dict[str, Tensor] | None = None) -> LLM:
+    """Weights from `tensors`, or from `config.weights` (a .safetensors file or a `transformers` folder), else drawn.
 
     `config.config` is laid over the model's own config: `dense_act_fn: gelu` for Flan-T5, since the released
     Q-Formers were trained against the exact GELU (LAVIS `blip2_t5_instruct.py`).
 
     Raises:
-        ValueError: an unknown type, a folder that lacks tensors, a config without EOS or pad id, or a causal
-            model that cannot be told positions (ALiBi).
+        ValueError: an unknown type, weights that do not fit, a config without EOS or pad id, or a causal model that
+            cannot be told positions (ALiBi).
     """
     for name in ("eos_token_id", "pad_token_id"):
         if config.config.get(name) is None:
@@ -218,12 +218,16 @@ def language_model(config: LLMConfig) -> LLM:
     if seq2seq and getattr(model_config, "decoder_start_token_id", None) is None:
         model_config.decoder_start_token_id = model_config.pad_token_id  # T5's; its config class is silent
     auto_class = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
-    if config.weights is not None and Path(config.weights).is_dir():
+    if tensors is None and config.weights is not None and Path(config.weights).is_file():
+        tensors = load_file(config.weights)
+    if tensors is not None:
+        with torch.device("meta"):
+            model_class = type(auto_class.from_config(model_config))
+        model = from_tensors(model_class, model_config, tensors, config.weights or "model.init")
+    elif config.weights is not None:
         model = _from_folder(auto_class, config.weights, config.config)
     else:
         model = auto_class.from_config(model_config)
-        if config.weights is not None:
-            load_model(model, config.weights)
     if not seq2seq and "position_ids" not in inspect.signature(model.forward).parameters:
         raise ValueError(f"model.llm.type={config.type} takes no position_ids: it would count the padding of a prompt")
     # A folder may come with search settings of its own; those of the protocol alone shall count.

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPVisionModel, InstructBlipVisionModel, SiglipVisionModel
 
 from instructblip.config import VisionConfig
-from instructblip.models.pretrained import from_folder
+from instructblip.models.lavis import read_eva
+from instructblip.models.pretrained import from_folder, from_tensors
 from instructblip.names import lookup
 
 ENCODERS: dict[str, Any] = {
@@ -24,6 +25,7 @@ ENCODERS: dict[str, Any] = {
     "clip_vision_model": CLIPVisionModel,
     "siglip_vision_model": SiglipVisionModel,  # SigLIP 2 of fixed resolution has this type too
 }
+FINAL_NORM = ("post_layernorm.weight", "post_layernorm.bias")  # not part of a `VisionEncoder`
 
 
 class VisionEncoder(nn.Module):
@@ -36,15 +38,16 @@ class VisionEncoder(nn.Module):
     mean: Tensor  # (3, 1, 1)
     std: Tensor  # (3, 1, 1)
 
-    def __init__(self, config: VisionConfig) -> None:
-        """Weights from `config.weights` (a .safetensors file or a `transformers` folder), else drawn.
+    def __init__(self, config: VisionConfig, tensors: dict[str, Tensor] | None = None) -> None:
+        """Weights from `tensors`, or from `config.weights`: a .safetensors file, a `transformers` folder or LAVIS'
+        `eva_vit_g.pth`; else drawn.
 
         Raises:
-            ValueError: `config.type` is not one of `ENCODERS`, or the folder lacks tensors or is of another size.
+            ValueError: `config.type` is not one of `ENCODERS`, or the weights do not fit or are of another image size.
         """
         super().__init__()
         self.image_size = config.image_size
-        self.encoder = _encoder(config)
+        self.encoder = _encoder(config, tensors)
         self.interpolate_pos_encoding = self.encoder.config.image_size != config.image_size
         self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
@@ -76,7 +79,7 @@ class VisionEncoder(nn.Module):
             raise ValueError(f"pixel_values are {pixel_values.dtype}; give torch.uint8 (0 to 255) or normalised floats")
 
 
-def _encoder(config: VisionConfig) -> Any:
+def _encoder(config: VisionConfig, tensors: dict[str, Tensor] | None) -> Any:
     encoder_class = lookup(config.type, ENCODERS, "vision type")
     # The EVA ViT's default range in transformers, 1e-10, is only meant to be overwritten; 0.02 is LAVIS'.
     options = {"initializer_range": 0.02, "image_size": config.image_size, **config.config}
@@ -84,12 +87,17 @@ def _encoder(config: VisionConfig) -> Any:
         options["vision_use_head"] = False
     if config.weights is not None and Path(config.weights).is_dir():
         _check_size(encoder_class.config_class.from_pretrained(config.weights).image_size, options["image_size"])
+    model_config = encoder_class.config_class(**options)
+    where = config.weights or "model.init"
+    if tensors is None and config.weights is not None and not Path(config.weights).is_dir():
+        tensors = _read(config.weights, depth=model_config.num_hidden_layers)
+    if tensors is not None:
+        encoder = from_tensors(encoder_class, model_config, tensors, where, FINAL_NORM, dtype=torch.float32)
+    elif config.weights is not None:
         encoder = from_folder(encoder_class, config.weights, options)
     else:
-        encoder = encoder_class(encoder_class.config_class(**options))
+        encoder = encoder_class(model_config)
     encoder.post_layernorm = nn.Identity()  # `ln_vision` takes its place and is trained
-    if config.weights is not None and Path(config.weights).is_file():
-        load_model(encoder, config.weights)
     return encoder
 
 
@@ -100,3 +108,7 @@ def _check_size(learnt: int, stated: int) -> None:
             f"the encoder's positions are for pictures of {learnt} pixels, model.vision.image_size is {stated}; set it "
             f"to {learnt}, or +model.vision.config.image_size={learnt} to interpolate them"
         )
+
+
+def _read(path: str, depth: int) -> dict[str, Tensor]:
+    return read_eva(path, depth) if path.endswith(".pth") else load_file(path)

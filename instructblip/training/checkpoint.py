@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from instructblip.data.lineage import Seen
+from instructblip.data.lineage import Seen, merge
 from instructblip.files import read_json, remove_leftovers, sha256, sync, write_json
-from instructblip.models.checkpoint import base_fingerprint, load_trainable, trainable_state
+from instructblip.models.checkpoint import base_fingerprint, load_trainable, write_trainable
 from instructblip.models.instructblip import InstructBlip
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
@@ -80,7 +80,7 @@ def save(
     temporary = final.with_name(f".{final.name}.tmp")
     remove_leftovers(final.parent)
     temporary.mkdir(parents=True)
-    save_file(trainable_state(model), temporary / WEIGHTS)
+    write_trainable(model, temporary / WEIGHTS)
     torch.save(optimizer.state_dict(), temporary / OPTIMIZER)
     for name in (WEIGHTS, OPTIMIZER):
         sync(temporary / name)
@@ -107,8 +107,7 @@ def last_checkpoint(run: Path) -> Checkpoint | None:
     return next(reversed(checkpoints(run)), None)
 
 
-def inherited(init: str | None) -> list[Seen]:
-    """The lineage of the weights a run starts from: what stands beside them when they are a run's checkpoint."""
-    if init is None or not (Path(init).parent / STATE).is_file():
-        return []
-    return Checkpoint(Path(init).parent).lineage
+def inherited(init: list[str]) -> list[Seen]:
+    """The lineage of the weights a run starts from: what stands beside those that are a run's checkpoint."""
+    begun = [Checkpoint(Path(path).parent) for path in init if (Path(path).parent / STATE).is_file()]
+    return merge([], [seen for checkpoint in begun for seen in checkpoint.lineage])

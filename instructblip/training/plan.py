@@ -11,6 +11,7 @@ from instructblip import recipes as recipe_files
 from instructblip.config import TrainConfig
 from instructblip.data.mixture import probabilities
 from instructblip.files import read_json
+from instructblip.models.paths import absent_paths
 from instructblip.recipes import Recipe
 
 
@@ -37,13 +38,8 @@ def missing(config: TrainConfig, chosen: list[Recipe], absent: list[str]) -> lis
             lines.append(f"table {path}: python prepare.py recipe={recipe.name}")
     model = config.model
     wanted = {"model.qformer.tokenizer": model.qformer.tokenizer, "model.llm.tokenizer": model.llm.tokenizer}
-    if not model.random_init:
-        wanted |= {
-            "model.vision.weights": model.vision.weights or "",
-            "model.llm.weights": model.llm.weights or "",
-        }
-        wanted |= {"model.init": model.init or ""}
-    return lines + [f"{setting}={path}" for setting, path in wanted.items() if not path or not Path(path).exists()]
+    lines += [f"{setting}={path}" for setting, path in wanted.items() if not Path(path).exists()]
+    return lines + absent_paths(model)
 
 
 def _figures(config: TrainConfig) -> Table:

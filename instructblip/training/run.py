@@ -20,9 +20,10 @@ from omegaconf import OmegaConf
 from instructblip.config import Resume, TrainConfig
 from instructblip.files import lock, read_json, replacing, write_json
 from instructblip.models.instructblip import InstructBlip, build
+from instructblip.models.paths import backbone_in_init
 from instructblip.models.tokenizers import Tokenizers, tokenizers
 from instructblip.recipes import plain
-from instructblip.training.checkpoint import last_checkpoint
+from instructblip.training.checkpoint import WEIGHTS, last_checkpoint
 
 LIBRARIES = ("torch", "lightning", "transformers", "tokenizers", "datasets", "hydra-core", "numpy", "pillow")
 MAY_CHANGE = ("paths", "trainer", "logger", "resume", "dry_run", "name")  # between a run and its continuation
@@ -71,7 +72,8 @@ def load_model(folder: Path, device: str) -> LoadedRun:
     checkpoint = last_checkpoint(folder)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet; train it first")
-    config.model.init = None  # the checkpoint holds everything that init would give
+    if not backbone_in_init(config.model):
+        config.model.init = str(checkpoint.folder / WEIGHTS)  # holds everything that init gave
     model = build(config.model, config.seed)
     checkpoint.load_weights(model)
     return LoadedRun(config, model.to(device).eval(), tokenizers(config.model), checkpoint.hash)

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
 from instructblip.config import LoggerConfig, TrainConfig
+from instructblip.models.paths import init_paths
 from instructblip.training import callbacks
 from instructblip.training.checkpoint import inherited
 from instructblip.training.datamodule import StepData
@@ -50,7 +51,7 @@ def _callbacks(config: TrainConfig, run: Path, steps: StepData) -> list[Callback
     return [
         callbacks.BadMedia(run, config),
         callbacks.Metrics(run, config, steps.data.names, steps.first),
-        callbacks.Checkpointing(run, config, steps.data, inherited(config.model.init)),
+        callbacks.Checkpointing(run, config, steps.data, inherited(init_paths(config.model))),
         callbacks.Progressing(config, steps.first),
         callbacks.FixedBatch(run, steps),
     ]
