@@ -159,6 +159,13 @@ class ModelConfig:
     llm_train_mode: bool = False  # dropout of the frozen LLM while training, which LAVIS leaves on in T5 (PAPER A.5)
     unfreeze: list[str] = field(default_factory=list)  # vision, llm: only where there is nothing pretrained to keep
 
+    @classmethod
+    def from_vision_qformer_text_configs(
+        cls, vision_config: VisionConfig, qformer_config: QFormerConfig, text_config: LLMConfig, **fields: Any
+    ) -> ModelConfig:
+        """The whole from its three parts, by the names `transformers` gives them."""
+        return cls(vision=vision_config, qformer=qformer_config, llm=text_config, **fields)
+
 
 @dataclass
 class MixtureConfig:

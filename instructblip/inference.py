@@ -17,10 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from instructblip.data.collate import Collator
 from instructblip.data.processor import Processor, Shown
-from instructblip.models.instructblip import InstructBlip
-from instructblip.models.tokenizers import Tokenizers
+from instructblip.models.checkpoint import load_trained
+from instructblip.models.convert import open_source
+from instructblip.models.instructblip import InstructBlip, build
+from instructblip.models.tokenizers import Tokenizers, tokenizers
 from instructblip.recipes import Decoding, plain
+from instructblip.training.run import load_model
 
 LENGTH_PENALTY = {"causal": 0.0, "encoder_decoder": -1.0}  # LAVIS predict_answers
 Scored = list[tuple[str, float]]  # text and its total log-likelihood
@@ -72,14 +76,23 @@ class Assistant:
         return self.tokenizers.llm.batch_decode(ids, skip_special_tokens=True)[0].strip()
 
 
-def load(path: str | Path, device: str = "cpu") -> Assistant:
-    """The model of a run directory. Raises ValueError when there is none."""
-    from instructblip.training.datamodule import collator
-    from instructblip.training.run import load_model
+def load(
+    path: str | Path, device: str = "cpu", config: str | Path | None = None, overrides: Sequence[str] = ()
+) -> Assistant:
+    """The model of a run directory, of a Hugging Face folder, or of a LAVIS file.
 
+    A LAVIS file does not say how its model is built: `config` is a YAML with `model:` (a run's config.yaml, or one
+    of your own) and `overrides` such as `model.llm.weights=DIR` name what the file does not hold.
+    """
     folder = Path(path)
-    if not (folder / "config.yaml").is_file():
-        raise ValueError(f"{folder} is not a run directory; one has a config.yaml and checkpoints/")
-    loaded = load_model(folder, device)
-    made = collator(loaded.config, loaded.model.llm.model.config.is_encoder_decoder)
-    return Assistant(loaded.model, Processor(made, loaded.config.model.vision.image_size), loaded.tokenizers)
+    if (folder / "config.yaml").is_file():
+        loaded = load_model(folder, device)
+        built, model, both = loaded.config.model, loaded.model, loaded.tokenizers
+    else:
+        source = open_source(folder, Path(config) if config else None, list(overrides))
+        built, model, both = source.config, build(source.config, seed=0), tokenizers(source.config)
+        if source.trained:
+            load_trained(model, source.trained)
+    encoder_decoder = bool(model.llm.model.config.is_encoder_decoder)
+    processor = Processor(Collator.of(built, both, encoder_decoder), built.vision.image_size)
+    return Assistant(model.to(device).eval(), processor, both)

@@ -65,5 +65,5 @@ def test_what_cannot_be_answered_is_refused(assistant: Assistant, tmp_path: Path
         assistant.answer(PICTURE, " ")
     with pytest.raises(ValueError, match="0 candidates"):
         assistant.rank(PICTURE, QUESTION, [])
-    with pytest.raises(ValueError, match="not a run directory"):
+    with pytest.raises(ValueError, match="neither a folder of transformers nor a run"):
         load(tmp_path)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from instructblip.config import LLMConfig, PromptFormat, QFormerConfig
+from instructblip.config import LLMConfig, ModelConfig, PromptFormat, QFormerConfig
 from instructblip.data.templates import Example
 
 IGNORE = -100
@@ -31,6 +31,16 @@ class Tokenizer(Protocol):
     sep_token_id: int
 
     def __call__(self, text: list[str], **options: Any) -> Any: ...
+
+
+class Tokenizers(Protocol):
+    """A model's pair, however it was read."""
+
+    @property
+    def llm(self) -> Any: ...
+
+    @property
+    def qformer(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,10 @@ class Collator:
     llm: LLMConfig
     qformer: QFormerConfig
     encoder_decoder: bool
+
+    @classmethod
+    def of(cls, config: ModelConfig, tokenizers: Tokenizers, encoder_decoder: bool) -> Collator:
+        return cls(tokenizers.llm, tokenizers.qformer, config.llm, config.qformer, encoder_decoder)
 
     def training(self, rows: Sequence[Row], pixels: Sequence[Tensor]) -> Batch:
         """Rows with their responses as labels. Raises ValueError naming a row that has no instruction or response."""

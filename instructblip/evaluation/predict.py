@@ -163,7 +163,7 @@ def answer(
     protocol: Evaluation, conditions: Conditions,
 ) -> list[Prediction]:  # fmt: skip
     """The model's predictions for one batch; each picture or clip is read and encoded once."""
-    collator = collator_of(loaded)
+    collator = Collator.of(loaded.config.model, loaded.tokenizers, family(loaded) == "encoder_decoder")
     pixels, image_index = pictures(batch, pools, loaded.config.model.vision.image_size)
     place = next(loaded.model.parameters()).device
     prompts = [question.prompt for question in batch]
@@ -226,11 +226,6 @@ def ranked(question: Question, sample: Sample, scores: list[float]) -> Predictio
     if vocab := sample.candidates.vocab:
         scores = class_scores(scores, verbaliser(vocab))
     return Prediction(question.uid, question.prompt, scores=scores)
-
-
-def collator_of(loaded: LoadedRun) -> Collator:
-    both, model = loaded.tokenizers, loaded.config.model
-    return Collator(both.llm, both.qformer, model.llm, model.qformer, family(loaded) == "encoder_decoder")
 
 
 def family(loaded: LoadedRun) -> str:

@@ -75,13 +75,15 @@ class InstructBlip(nn.Module):
         labels: Tensor,
         image_index: Tensor | None = None,
         query_position: Tensor | None = None,
+        interpolate_pos_encoding: bool | None = None,
     ) -> Tensor:
         """Negative log-likelihood (B, T) of each target token, 0 where `labels` (B, T) are -100.
 
         Causal: `input_ids` are prompt and response, right-padded, and `labels` stand at their tokens (T = L).
         Encoder-decoder: `input_ids` are the prompt and `labels` the response. The caller weighs and sums.
         """
-        queries = self.query_embeds(pixel_values, qformer_input_ids, qformer_attention_mask, image_index)
+        image = (pixel_values, qformer_input_ids, qformer_attention_mask, image_index, interpolate_pos_encoding)
+        queries = self.query_embeds(*image)
         return self.llm.token_nll(*self._insert(queries, input_ids, attention_mask, query_position), labels)
 
     @torch.no_grad()
@@ -94,6 +96,7 @@ class InstructBlip(nn.Module):
         attention_mask: Tensor,
         image_index: Tensor | None = None,
         query_position: Tensor | None = None,
+        interpolate_pos_encoding: bool | None = None,
         *,
         num_beams: int,
         max_new_tokens: int,
@@ -118,7 +121,8 @@ class InstructBlip(nn.Module):
             num_beams, max_new_tokens, min_new_tokens, repetition_penalty, length_penalty,
             repetition_scope, beam_length, top_p,
         )  # fmt: skip
-        queries = self.query_embeds(pixel_values, qformer_input_ids, qformer_attention_mask, image_index)
+        image = (pixel_values, qformer_input_ids, qformer_attention_mask, image_index, interpolate_pos_encoding)
+        queries = self.query_embeds(*image)
         said = input_ids.masked_fill(attention_mask == 0, IGNORE)  # (B, L)
         inputs = self._insert(queries, input_ids, attention_mask, query_position)
         return self.llm.generate(*inputs, said, search, seeds)
@@ -155,13 +159,14 @@ class InstructBlip(nn.Module):
         qformer_input_ids: Tensor,
         qformer_attention_mask: Tensor,
         image_index: Tensor | None = None,
+        interpolate_pos_encoding: bool | None = None,
     ) -> Tensor:
         """What the language model sees of each row's picture, (B, F*Q, D), frame after frame (PAPER B.4)."""
         if pixel_values.dim() == 4:
             pixel_values = pixel_values[:, None]  # (I, 1, 3, S, S)
         frames = pixel_values.size(1)
         # Each image once, however many look at it; a frozen encoder keeps no graph, nothing before it learns.
-        image_embeds = self.ln_vision(self.vision(pixel_values.flatten(0, 1)))  # (I*F, P, V)
+        image_embeds = self.ln_vision(self.vision(pixel_values.flatten(0, 1), interpolate_pos_encoding))  # (I*F, P, V)
         image_embeds = image_embeds.unflatten(0, (-1, frames))  # (I, F, P, V)
         if image_index is not None:
             image_embeds = image_embeds[image_index]  # (B, F, P, V)

@@ -116,12 +116,14 @@ class QFormer(nn.Module):
         self.layers = nn.ModuleList(Layer(config, index, vision_width) for index in range(config.num_hidden_layers))
         self.apply(self._init_weights)
 
-    def forward(self, query_tokens: Tensor, image_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(
+        self, query_embeds: Tensor, encoder_hidden_states: Tensor, input_ids: Tensor, attention_mask: Tensor
+    ) -> Tensor:
         """What the queries have read.
 
         Args:
-            query_tokens: (1, Q, D), the learned queries.
-            image_embeds: (B, P, V), normalised image tokens, all of them visible.
+            query_embeds: (1 or B, Q, D), the learned queries.
+            encoder_hidden_states: (B, P, V), normalised image tokens, all of them visible.
             input_ids, attention_mask: (B, T), the instruction; not looked at unless `instruction_aware`.
 
         Returns:
@@ -130,7 +132,7 @@ class QFormer(nn.Module):
         Raises:
             ValueError: the instruction is longer than the position table.
         """
-        queries = query_tokens.expand(len(image_embeds), -1, -1)  # (B, Q, D)
+        queries = query_embeds.expand(len(encoder_hidden_states), -1, -1)  # (B, Q, D)
         if self.config.instruction_aware:
             text = self._embed_text(input_ids)  # (B, T, D)
             visible = F.pad(attention_mask.bool(), (queries.size(1), 0), value=True)  # (B, S), all queries
@@ -140,7 +142,7 @@ class QFormer(nn.Module):
         sequence = self.dropout(self.norm(torch.cat((queries, text), dim=1)))  # (B, S, D)
         queries, text = sequence.split((queries.size(1), text.size(1)), dim=1)
         for layer in self.layers:
-            queries, text = layer(queries, text, image_embeds, mask)
+            queries, text = layer(queries, text, encoder_hidden_states, mask)
         return queries
 
     def _embed_text(self, input_ids: Tensor) -> Tensor:

@@ -57,20 +57,23 @@ class VisionEncoder(nn.Module):
         """V."""
         return int(self.encoder.config.hidden_size)
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
+    def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool | None = None) -> Tensor:
         """All image tokens (N, P, V) of pictures (N, 3, S, S): uint8, or float that is normalised already.
 
+        With `interpolate_pos_encoding=True` a batch may have a size of its own; None is what the config says.
+
         Raises:
-            ValueError: another size than `config.image_size`, or another dtype.
+            ValueError: another size than `config.image_size` without that, or another dtype.
         """
-        self._check(pixel_values)
+        self._check(pixel_values, any_size=bool(interpolate_pos_encoding))
         if pixel_values.dtype == torch.uint8:
             pixel_values = (pixel_values / 255 - self.mean) / self.std
-        return self.encoder(pixel_values, interpolate_pos_encoding=self.interpolate_pos_encoding).last_hidden_state
+        interpolated = self.interpolate_pos_encoding if interpolate_pos_encoding is None else interpolate_pos_encoding
+        return self.encoder(pixel_values, interpolate_pos_encoding=interpolated).last_hidden_state
 
-    def _check(self, pixel_values: Tensor) -> None:
+    def _check(self, pixel_values: Tensor, any_size: bool) -> None:
         expected = (3, self.image_size, self.image_size)
-        if pixel_values.shape[1:] != expected:
+        if pixel_values.shape[1:] != expected and not any_size:
             raise ValueError(
                 f"pictures are {tuple(pixel_values.shape[1:])}, the vision encoder takes {expected}; "
                 "resize them or set model.vision.image_size"

@@ -73,8 +73,7 @@ def training_set(config: TrainConfig) -> TrainingSet:
 
 
 def collator(config: TrainConfig, encoder_decoder: bool) -> Collator:
-    both = tokenizers(config.model)
-    return Collator(both.llm, both.qformer, config.model.llm, config.model.qformer, encoder_decoder)
+    return Collator.of(config.model, tokenizers(config.model), encoder_decoder)
 
 
 class StepData(LightningDataModule):
