@@ -125,10 +125,11 @@ def _read_folder(folder: Path, passed_over: Sequence[re.Pattern[str]]) -> Weight
 
 
 def _two_stages(stage1: str, stage2: str) -> Weights:
-    first, second = read(stage1, (STRAY, STAGE1_HEADS)), read(stage2)
+    first = read(stage1, (STRAY, STAGE1_HEADS))
     text = _kept(first, [name for name in first.tensors if is_text(name)])
     if not text.tensors:
         raise ValueError(f"{stage1} has no text branch; give BLIP-2's first stage first: [stage 1, stage 2]")
+    second = read(stage2)
     rest = _kept(second, [name for name in second.tensors if not is_text(name)])
     return Weights(
         text.tensors | rest.tensors, text.sources | rest.sources, base=second.base, placeholder=second.placeholder
