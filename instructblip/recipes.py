@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,20 @@ class Mode(Enum):
     rank = "rank"
 
 
+class RepetitionScope(StrEnum):
+    """Whose words the repetition penalty punishes."""
+
+    generated = "generated"  # the response's alone: LAVIS, which generates from embeddings
+    all = "all"  # the prompt's too, as transformers 5 does for decoder-only models that are given its ids
+
+
+class BeamLength(StrEnum):
+    """What counts when a beam's summed log-likelihood is divided by length ** length_penalty (PAPER B.3)."""
+
+    with_start = "with_start"  # transformers 4.28, so the paper: the start token and all tokens but EOS
+    generated = "generated"  # transformers 5: all tokens; differs only for a response cut at max_new_tokens
+
+
 @dataclass
 class Split:
     """`files` are the official names under `paths.raw/<source>/`; `select` picks rows of a file shared by splits."""
@@ -74,10 +88,14 @@ class Decoding:
     """Settings of `generate`, named as in transformers; `length_penalty` differs by family in LAVIS."""
 
     num_beams: int = 5
-    max_new_tokens: int = 10
+    max_new_tokens: int = 10  # LAVIS' max_length=10 leaves a causal model 9, as it counts the start token
     min_new_tokens: int = 1
     repetition_penalty: float = 1.5
+    repetition_scope: RepetitionScope = RepetitionScope.generated
     length_penalty: dict[str, float] = field(default_factory=dict)  # causal, encoder_decoder
+    beam_length: BeamLength = BeamLength.with_start
+    top_p: float | None = None  # nucleus sampling with one beam (LAVIS 0.9); null: the likeliest
+    seed: int = 0  # of that sampling, together with each Sample's uid
 
 
 @dataclass

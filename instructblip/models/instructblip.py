@@ -9,6 +9,7 @@ L prompt tokens, T text tokens, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,10 +17,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from instructblip.config import ModelConfig
-from instructblip.models.llm import LLM, language_model
+from instructblip.models.generation import Search
+from instructblip.models.llm import IGNORE, LLM, language_model
 from instructblip.models.qformer import TEXT_BRANCH, QFormer
 from instructblip.models.vision import VisionEncoder
 from instructblip.names import require
+from instructblip.recipes import BeamLength, RepetitionScope
 
 BACKBONES = ("vision", "llm")
 
@@ -99,21 +102,28 @@ class InstructBlip(nn.Module):
         min_new_tokens: int,
         repetition_penalty: float,
         length_penalty: float,
+        repetition_scope: str = RepetitionScope.generated,
+        beam_length: str = BeamLength.with_start,
+        top_p: float | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> Tensor:
-        """Response ids (B, <= max_new_tokens), right-padded with the pad id.
+        """Response ids (B, <= max_new_tokens), EOS included, right-padded with the pad id (PAPER B.3).
 
-        Beam search without sampling. `repetition_penalty` looks at the response only; beams are compared by
-        their summed log-likelihood / length ** `length_penalty` (PAPER B.3).
+        Greedy with one beam, else beam search: beams are compared by summed log-likelihood / length **
+        `length_penalty`. With `top_p` one response is drawn, each row's from its own number in `seeds` (B).
+        The settings are those of `recipes.Decoding`.
+
+        Raises:
+            ValueError: a setting out of its range, or `top_p` with several beams or without seeds.
         """
+        search = Search(
+            num_beams, max_new_tokens, min_new_tokens, repetition_penalty, length_penalty,
+            repetition_scope, beam_length, top_p,
+        )  # fmt: skip
         queries = self.query_embeds(pixel_values, qformer_input_ids, qformer_attention_mask, image_index)
-        return self.llm.generate(
-            *self._insert(queries, input_ids, attention_mask, query_position),
-            num_beams=num_beams,
-            max_new_tokens=max_new_tokens,
-            min_new_tokens=min_new_tokens,
-            repetition_penalty=repetition_penalty,
-            length_penalty=length_penalty,
-        )
+        said = input_ids.masked_fill(attention_mask == 0, IGNORE)  # (B, L)
+        inputs = self._insert(queries, input_ids, attention_mask, query_position)
+        return self.llm.generate(*inputs, said, search, seeds)
 
     @torch.no_grad()
     def rank(
@@ -130,9 +140,12 @@ class InstructBlip(nn.Module):
         """Per row the total log-likelihood of each of its candidates (token ids), in their order (PAPER B.6).
 
         Nothing is divided by length. An encoder-decoder's candidates end with EOS, a causal model's do not.
+        Ties are left to whoever orders the scores (`metrics.multiple_choice`: the first wins); equal
+        candidates of a row have equal numbers.
 
         Raises:
-            ValueError: a row without candidates, or a candidate without tokens.
+            ValueError: a row without candidates, a candidate without tokens, or a language model with layers
+                on which candidates cannot be laid out as a tree.
         """
         _check_candidates(candidates, rows=len(input_ids))
         queries = self.query_embeds(pixel_values, qformer_input_ids, qformer_attention_mask, image_index)

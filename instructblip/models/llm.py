@@ -3,14 +3,14 @@
 `token_nll` for training, `generate` and `rank` for evaluation. All take embeddings, because the projected
 queries that stand before the prompt are no tokens.
 
-Shapes: B rows, S positions (queries and text), T target tokens, C candidates of a chunk, D width,
-W vocabulary.
+Shapes: B rows, N rows or beams, C trees of candidates, S positions (queries and text), L prompt tokens,
+T target tokens, D width, W vocabulary.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,24 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_model
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    DynamicCache,
+    EncoderDecoderCache,
     GenerationConfig,
-    LogitsProcessorList,
-    RepetitionPenaltyLogitsProcessor,
 )
 from transformers.modeling_outputs import BaseModelOutput
 
 from instructblip.config import LLMConfig
+from instructblip.models.generation import Search, write
+from instructblip.models.prefix import Prefix
 from instructblip.models.pretrained import from_folder
+from instructblip.models.ranking import Branches, log_likelihoods, node_positions, tree_mask, windows
+from instructblip.recipes import RepetitionScope
 
 IGNORE = -100  # the label of a position that is no target, as in transformers
-CANDIDATES_PER_FORWARD = 64  # bounds the memory of rank; the scores do not depend on it
 
 
 class CausalLM(nn.Module):
@@ -62,39 +64,66 @@ class CausalLM(nn.Module):
         nll = F.cross_entropy(logits.float(), labels[targets], reduction="none")
         return nll.new_zeros(labels.shape).masked_scatter(targets, nll)  # (B, T)
 
-    def generate(self, inputs_embeds: Tensor, attention_mask: Tensor, **search: Any) -> Tensor:
-        """New token ids (B, <= max_new_tokens), right-padded with the pad id; `search` as in transformers."""
+    def prefill(self, inputs_embeds: Tensor, attention_mask: Tensor) -> Prefix:
+        """Reads each prompt once, moved so that all end in the last column."""
         inputs_embeds, attention_mask = _pad_left(inputs_embeds, attention_mask)
-        return _beam_search(self.model, inputs_embeds, attention_mask, **search)
-
-    def rank(self, inputs_embeds: Tensor, attention_mask: Tensor, candidates: list[list[list[int]]]) -> list[Tensor]:
-        """Total log-likelihood of each candidate after its row's prompt, which is evaluated once."""
-        inputs_embeds, attention_mask = _pad_left(inputs_embeds, attention_mask)
-        prompt = self.model(
+        output = self.model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=_positions(attention_mask),
+            past_key_values=DynamicCache(),  # whole, also of layers with a sliding window: their masks cut
             logits_to_keep=1,
-            use_cache=True,
         )
+        return Prefix(output.logits[:, -1], output.past_key_values, attention_mask)
 
-        def logits_of(rows: Tensor, labels: Tensor) -> Tensor:
-            first = prompt.logits[rows]  # (C, 1, W): the prompt predicts the first token of every candidate
-            if labels.size(1) == 1:
-                return first
-            cache = copy.deepcopy(prompt.past_key_values)
-            cache.batch_select_indices(rows)
-            inputs = labels[:, :-1]  # (C, T - 1)
-            mask = torch.cat((attention_mask[rows], (inputs != IGNORE).long()), dim=1)  # (C, S + T - 1)
-            rest = self.model(
-                input_ids=inputs.clamp(min=0),
-                attention_mask=mask,
-                position_ids=_positions(mask)[:, attention_mask.size(1) :],
-                past_key_values=cache,
-            ).logits  # (C, T - 1, W)
-            return torch.cat((first, rest), dim=1)
+    def step(self, prefix: Prefix, ids: Tensor) -> Prefix:
+        """The prefix with one more token (N, 1) in every row."""
+        attention_mask = F.pad(prefix.attention_mask, (0, 1), value=1)  # (N, S + 1)
+        output = self.model(
+            input_ids=ids,
+            attention_mask=attention_mask,
+            position_ids=_positions(attention_mask)[:, -1:],
+            past_key_values=prefix.cache,
+        )
+        return replace(prefix, logits=output.logits[:, -1], attention_mask=attention_mask)
 
-        return _score_in_chunks(candidates, logits_of, inputs_embeds.device)
+    def generate(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        prompt_ids: Tensor,
+        search: Search,
+        seeds: Sequence[int] | None = None,
+    ) -> Tensor:
+        """New token ids (B, <= max_new_tokens), right-padded with the pad id; see `generation.write`.
+
+        `prompt_ids` (B, L), -100 where padding, are what scope `all` of the repetition penalty counts as said.
+        """
+        prefix = self.prefill(inputs_embeds, attention_mask)
+        seen = torch.zeros_like(prefix.logits, dtype=torch.bool)  # (B, W)
+        if search.repetition_scope == RepetitionScope.all:
+            real = prompt_ids != IGNORE  # (B, L)
+            seen[real.nonzero()[:, 0], prompt_ids[real]] = True
+        return write(prefix, self.step, seen, search, seeds, *_ends(self.model))
+
+    def rank(self, inputs_embeds: Tensor, attention_mask: Tensor, candidates: list[list[list[int]]]) -> list[Tensor]:
+        """Total log-likelihood of each candidate after its row's prompt; see `ranking.log_likelihoods`."""
+        windows(self.model.config)  # refuses before anything is computed
+        return log_likelihoods(self.prefill(inputs_embeds, attention_mask), candidates, self._evaluate, share=True)
+
+    def _evaluate(self, prefix: Prefix, branches: Branches) -> Tensor:
+        """Logits (C, N, W) of what follows each node of the trees."""
+        dtype = self.model.get_input_embeddings().weight.dtype
+        masks = {
+            kind: tree_mask(branches, prefix.attention_mask, dtype, window)
+            for kind, window in windows(self.model.config).items()
+        }
+        return self.model(
+            input_ids=branches.input_ids,
+            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
+            position_ids=node_positions(branches, prefix.attention_mask),
+            past_key_values=prefix.cache,
+        ).logits
 
 
 class EncoderDecoderLM(nn.Module):
@@ -117,24 +146,54 @@ class EncoderDecoderLM(nn.Module):
         ).logits  # (B, T, W)
         return _nll(logits, labels)
 
-    def generate(self, inputs_embeds: Tensor, attention_mask: Tensor, **search: Any) -> Tensor:
-        """New token ids (B, <= max_new_tokens), right-padded with the pad id; `search` as in transformers."""
-        return _beam_search(self.model, inputs_embeds, attention_mask, **search)
+    def prefill(self, inputs_embeds: Tensor, attention_mask: Tensor) -> Prefix:
+        """Encodes each prompt once and reads the decoder's start token."""
+        encoded = self.model.get_encoder()(inputs_embeds=inputs_embeds, attention_mask=attention_mask)
+        start = attention_mask.new_full((len(attention_mask), 1), self.model.config.decoder_start_token_id)  # (B, 1)
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        logits = self._decode(start, cache, attention_mask, encoded.last_hidden_state)  # (B, 1, W)
+        return Prefix(logits[:, -1], cache, attention_mask, encoded.last_hidden_state)
+
+    def step(self, prefix: Prefix, ids: Tensor) -> Prefix:
+        """The prefix with one more token (N, 1) in every row."""
+        return replace(prefix, logits=self._decode(ids, prefix.cache, prefix.attention_mask, prefix.encoded)[:, -1])
+
+    def generate(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor,
+        prompt_ids: Tensor,
+        search: Search,
+        seeds: Sequence[int] | None = None,
+    ) -> Tensor:
+        """New token ids (B, <= max_new_tokens), right-padded with the pad id; see `generation.write`.
+
+        The prompt is no part of what the decoder writes: both scopes of the repetition penalty count its own
+        tokens alone, the start token included, as `transformers` does.
+        """
+        prefix = self.prefill(inputs_embeds, attention_mask)
+        seen = torch.zeros_like(prefix.logits, dtype=torch.bool)  # (B, W)
+        seen[:, self.model.config.decoder_start_token_id] = True
+        return write(prefix, self.step, seen, search, seeds, *_ends(self.model))
 
     def rank(self, inputs_embeds: Tensor, attention_mask: Tensor, candidates: list[list[list[int]]]) -> list[Tensor]:
-        """Total log-likelihood of each candidate after its row's prompt, which is encoded once."""
-        encoded = self.model.get_encoder()(inputs_embeds=inputs_embeds, attention_mask=attention_mask)
-        prompt = encoded.last_hidden_state  # (B, S, D)
+        """Total log-likelihood of each candidate after its row's prompt; see `ranking.log_likelihoods`.
 
-        def logits_of(rows: Tensor, labels: Tensor) -> Tensor:
-            return self.model(
-                encoder_outputs=BaseModelOutput(last_hidden_state=prompt[rows]),
-                attention_mask=attention_mask[rows],
-                decoder_input_ids=self.model.prepare_decoder_input_ids_from_labels(labels),
-                use_cache=False,
-            ).logits  # (C, T, W)
+        T5 reads positions off the order of the decoder's tokens, so each candidate is decoded by itself.
+        """
+        return log_likelihoods(self.prefill(inputs_embeds, attention_mask), candidates, self._evaluate, share=False)
 
-        return _score_in_chunks(candidates, logits_of, inputs_embeds.device)
+    def _evaluate(self, prefix: Prefix, branches: Branches) -> Tensor:
+        return self._decode(branches.input_ids, prefix.cache, prefix.attention_mask, prefix.encoded)  # (C, N, W)
+
+    def _decode(self, ids: Tensor, cache: Any, attention_mask: Tensor, encoded: Tensor | None) -> Tensor:
+        """Logits (N, T, W) of what follows each of the next tokens (N, T); they join the cache."""
+        return self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
+            attention_mask=attention_mask,
+            decoder_input_ids=ids,
+            past_key_values=cache,
+        ).logits
 
 
 LLM = CausalLM | EncoderDecoderLM
@@ -194,36 +253,7 @@ def _pad_left(inputs_embeds: Tensor, attention_mask: Tensor) -> tuple[Tensor, Te
     return inputs_embeds.take_along_dim(order[..., None], dim=1), attention_mask.gather(1, order)
 
 
-def _beam_search(
-    model: Any, inputs_embeds: Tensor, attention_mask: Tensor, *, repetition_penalty: float, **search: Any
-) -> Tensor:
-    """What `transformers` writes after these embeddings, with two of its habits undone."""
-    # Left to itself, transformers 5.23 forgives a row as many repeated tokens as it has padding on the left.
-    penalty = RepetitionPenaltyLogitsProcessor(float(repetition_penalty))
-    ids = model.generate(
-        inputs_embeds=inputs_embeds,
-        attention_mask=attention_mask,
-        do_sample=False,
-        logits_processor=LogitsProcessorList([penalty]),
-        **search,
-    )
-    if model.config.is_encoder_decoder:
-        ids = ids[:, 1:]  # without the decoder's start token
-    # A pad id of 0 it takes for none, and fills up with EOS instead.
-    is_eos = torch.isin(ids, torch.tensor(model.generation_config.eos_token_id, device=ids.device))
-    return ids.masked_fill(is_eos.cumsum(dim=1) > is_eos.long(), model.generation_config.pad_token_id)
-
-
-def _score_in_chunks(
-    candidates: list[list[list[int]]], logits_of: Callable[[Tensor, Tensor], Tensor], device: torch.device
-) -> list[Tensor]:
-    """Per row the log-likelihood of its candidates; `logits_of(rows (C,), labels (C, T))` gives (C, T, W)."""
-    rows = torch.tensor([row for row, texts in enumerate(candidates) for _ in texts], device=device)
-    texts = [torch.tensor(ids, device=device) for row in candidates for ids in row]
-    scores = []
-    for start in range(0, len(texts), CANDIDATES_PER_FORWARD):
-        chunk = slice(start, start + CANDIDATES_PER_FORWARD)
-        labels = pad_sequence(texts[chunk], batch_first=True, padding_value=IGNORE)  # (C, T)
-        nll = _nll(logits_of(rows[chunk], labels), labels)  # (C, T)
-        scores.append(-nll.sum(dim=1))  # (C,)
-    return list(torch.cat(scores).split([len(texts) for texts in candidates]))
+def _ends(model: Any) -> tuple[Tensor, int]:
+    """The ids that end a response (modern models have several), and the pad id."""
+    settings = model.generation_config
+    return torch.tensor([settings.eos_token_id], device=model.device).flatten(), settings.pad_token_id

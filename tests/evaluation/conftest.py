@@ -65,13 +65,15 @@ class Seer(nn.Module):
         self.likes: dict[str, float] = {"yes": -1.0, "true": -2.0, "no": -1.5, "false": -1.5}
         self.batches: list[tuple[int, int]] = []
         self.settings: dict[str, Any] = {}
+        self.seeds: list[int] = []
         self.dies_after = 1_000
 
     def generate(
         self, pixel_values: torch.Tensor, image_index: torch.Tensor, input_ids: Any, attention_mask: Any,
-        qformer_input_ids: Any, qformer_attention_mask: Any, query_position: Any, **settings: Any,
+        qformer_input_ids: Any, qformer_attention_mask: Any, query_position: Any, seeds: list[int], **settings: Any,
     ) -> torch.Tensor:  # fmt: skip
         self._count(pixel_values, image_index)
+        self.seeds += seeds
         self.settings = settings
         seen = [int(pixel_values[i].float().mean()) for i in image_index.tolist()]
         return torch.tensor([[ord(letter) for letter in f" {value:03d} "] for value in seen])  # (B, 5)

@@ -11,7 +11,16 @@ from instructblip import recipes
 from instructblip.config import Images
 from instructblip.data.sample import Candidates, MediaRef
 from instructblip.data.shards import append
-from instructblip.evaluation.predict import Question, by_length, choices, decoding, device, ranked, shuffled
+from instructblip.evaluation.predict import (
+    Question,
+    by_length,
+    choices,
+    decoding,
+    device,
+    ranked,
+    sample_seed,
+    shuffled,
+)
 from instructblip.evaluation.predictions import read
 from instructblip.recipes import Decoding
 
@@ -30,9 +39,17 @@ def test_generation_answers_each_question_about_its_own_picture(world: World) ->
         assert each.prompt == f"Question: How bright is {number:02d}? Short answer:"
         assert each.output == f"{number % PICTURES * 40:03d}"
         assert each.scores is None
-    assert conditions.decoding == world.model.settings
+    assert conditions.decoding == world.model.settings | {"seed": 0}
+    assert conditions.decoding["repetition_scope"] == "generated" and conditions.decoding["beam_length"] == "with_start"
     assert conditions.decoding["length_penalty"] == 0.0  # causal, LAVIS
     assert conditions.checkpoint == world.checkpoint
+
+
+def test_each_question_has_a_seed_of_its_own_whatever_its_batch(world: World) -> None:
+    world.predict("vqav2", batch_size=1)
+    seeds = [sample_seed(0, f"vqav2/val/{number:02d}") for number in range(7)]
+    assert len(set(seeds)) == 7 and sorted(world.model.seeds) == sorted(seeds)
+    assert sample_seed(1, "vqav2/val/00") != seeds[0]
 
 
 def test_the_length_penalty_is_that_of_the_family() -> None:

@@ -13,7 +13,6 @@ from instructblip.config import ModelConfig
 from instructblip.models import llm as llm_module
 from instructblip.models.instructblip import build, trainable_names
 from instructblip.models.vision import VisionEncoder
-
 from tests.conftest import composed
 
 from .conftest import shaken, tiny_config, training_batch

@@ -61,8 +61,8 @@ def test_ranking_scores_what_training_would(family: Family) -> None:
     candidates = [family.collate.candidate_ids([response, "blue"]) for _, response in TEXTS]
     for row, scores in enumerate(family.model.rank(**inputs(asked), candidates=candidates)):
         terms = nll[row][batch.labels[row] != IGNORE]
-        # fp32: a sum of order 40 over ten tokens
-        torch.testing.assert_close(scores[0], -terms[: len(terms) - ends].sum(), rtol=1e-6, atol=1e-5)
+        # fp32: sums of order 50 of logits that are larger still
+        torch.testing.assert_close(scores[0], -terms[: len(terms) - ends].sum(), rtol=3e-6, atol=1e-5)
 
 
 def test_a_batch_generates_what_its_rows_do(family: Family) -> None:

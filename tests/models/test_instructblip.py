@@ -7,27 +7,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from instructblip.models import llm as llm_module
 from instructblip.models.instructblip import InstructBlip, build, trainable_names
 
 from .conftest import (
     BEAM,
     CANDIDATES,
-    EOS,
-    GREEDY,
     INSTRUCTIONS,
-    LONG,
-    PAD,
-    SHORT,
     close,
-    eager_to_end,
     images,
     padded,
     prompt_batch,
     shaken,
     tiny_config,
     training_batch,
-    until_eos,
 )
 
 # --- against itself ---------------------------------------------------------------------------------------
@@ -72,37 +64,6 @@ def test_image_index_equals_repeating_pictures(llm: str, model: InstructBlip) ->
     assert not torch.allclose(model(**shared, image_index=1 - index), model(**repeated), atol=1e-2)
 
 
-def test_rank_equals_whole_forwards(llm: str, model: InstructBlip, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = model.rank(**prompt_batch(llm), candidates=CANDIDATES)
-    monkeypatch.setattr(llm_module, "CANDIDATES_PER_FORWARD", 2)
-    chunked = model.rank(**prompt_batch(llm), candidates=CANDIDATES)
-    for row in range(3):
-        batch = prompt_batch(llm, range(row, row + 1))
-        for candidate, score, again in zip(CANDIDATES[row], whole[row], chunked[row], strict=True):
-            labels = torch.tensor([candidate])
-            asked = batch | {"labels": labels}
-            if llm != "t5":
-                ids = torch.cat((batch["input_ids"], labels), dim=1)
-                asked |= {
-                    "input_ids": ids,
-                    "attention_mask": torch.ones_like(ids),
-                    "labels": torch.cat((torch.full_like(batch["input_ids"], -100), labels), dim=1),
-                }
-            close(-model(**asked).sum(), score)
-            close(again, score)
-
-
-def test_prompt_is_evaluated_once(model: InstructBlip, llm: str) -> None:
-    counted: list[int] = []
-    part = model.llm.model.get_encoder() if llm == "t5" else model.llm.model
-    part.register_forward_hook(
-        lambda module, args, kwargs, output: counted.append(kwargs.get("inputs_embeds") is not None),
-        with_kwargs=True,
-    )
-    model.rank(**prompt_batch(llm), candidates=CANDIDATES)
-    assert sum(counted) == 1
-
-
 def test_video_is_its_frames_one_after_the_other(llm: str, model: InstructBlip) -> None:
     clips = torch.stack((images(3, seed=1), images(3, seed=2)), dim=1)  # (3, 2, 3, S, S)
     batch = prompt_batch(llm)
@@ -120,43 +81,11 @@ def test_video_is_its_frames_one_after_the_other(llm: str, model: InstructBlip) 
     assert not torch.allclose(of_video, of_still, atol=1e-2)
 
 
-@pytest.mark.filterwarnings("ignore:Passing `repetition_penalty` with `inputs_embeds`")
-def test_repetition_penalty_is_for_generated_tokens_alone(model: InstructBlip, llm: str) -> None:
-    """The oracle is the language model's own generate, a row at a time: embeddings hold no ids to punish."""
-    batch, search = prompt_batch(llm), GREEDY | {"repetition_penalty": 1.5}
-    queries = model.query_embeds(batch["pixel_values"], batch["qformer_input_ids"], batch["qformer_attention_mask"])
-    text = model.llm.model.get_input_embeddings()(batch["input_ids"])
-    ours = model.generate(**batch, **search)
-    for row, mask in enumerate(batch["attention_mask"].bool()):
-        embeds = torch.cat((queries[row], text[row, mask]))[None]
-        theirs = model.llm.model.generate(inputs_embeds=embeds, do_sample=False, **search)
-        assert ours[row].tolist() == theirs[0, 1 if llm == "t5" else 0 :].tolist()
-    assert ours.tolist() != model.generate(**batch, **GREEDY).tolist()
-
-
 def test_without_targets_the_loss_is_zero_and_has_a_gradient(llm: str, model: InstructBlip) -> None:
     batch = training_batch(llm)
     nll = model(**batch | {"labels": torch.full_like(batch["labels"], -100)})
     nll.sum().backward()
     assert nll.shape == batch["labels"].shape and not nll.any()
-
-
-def test_length_penalty_and_minimum_matter(llm: str, model: InstructBlip) -> None:
-    batch = prompt_batch(llm)
-    short, long, minimum = (
-        [len(until_eos(row)) for row in eager.generate(**batch, **search).tolist()]
-        for eager in [eager_to_end(model)]
-        for search in (SHORT, LONG, SHORT | {"min_new_tokens": 4})
-    )
-    assert sum(short) < sum(long)
-    assert min(short) == 3 < min(minimum)
-
-
-def test_answers_are_padded_with_pad(llm: str, model: InstructBlip) -> None:
-    rows = eager_to_end(model).generate(**prompt_batch(llm), **SHORT).tolist()
-    assert any(EOS in row[:-1] for row in rows)
-    for row in rows:
-        assert set(row[len(until_eos(row)) :]) <= {PAD}
 
 
 # --- what learns ------------------------------------------------------------------------------------------

@@ -6,30 +6,20 @@ of sums (logits of some or all positions, padding on another side); the largest 
 
 from __future__ import annotations
 
-from typing import Any
-
-import pytest
 import torch
 from torch import Tensor, nn
 
 from instructblip.models.instructblip import InstructBlip, build
 
 from .conftest import (
-    BEAM,
-    GREEDY,
     IMAGE_TOKEN,
-    LONG,
-    SHORT,
     TOLERANCE,
     close,
-    eager_to_end,
     oracle_name,
     oracle_of,
-    prompt_batch,
     shaken,
     tiny_config,
     training_batch,
-    until_eos,
     with_placeholders,
 )
 
@@ -86,19 +76,6 @@ def test_loss_and_gradients_equal_the_oracles(llm: str, model: InstructBlip) -> 
             torch.testing.assert_close(parameter.grad, expected[oracle_name(name)].grad, **TOLERANCE, msg=name)
     last = "qformer.layers.2.text_ffn."
     assert not any(expected[oracle_name(n)].grad.any() for n, _ in model.named_parameters() if n.startswith(last))
-
-
-@pytest.mark.parametrize("search", [GREEDY, BEAM, SHORT, LONG], ids=["greedy", "beam", "short", "long"])
-def test_generated_ids_equal_the_oracles(llm: str, model: InstructBlip, search: dict[str, Any]) -> None:
-    batch = prompt_batch(llm)
-    asked = with_placeholders(batch, eager_to_end(model))
-    if llm == "t5":  # a tiny T5 says one word for ever; for a causal model the oracle would punish the prompt's words
-        search = search | {"repetition_penalty": 1.5}
-    theirs = oracle_of(model, tiny_config(llm)).generate(**asked, **search)
-    theirs = theirs[:, 1:] if llm == "t5" else theirs[:, asked["input_ids"].size(1) :]
-    ours = model.generate(**batch, **search)
-    assert [until_eos(row) for row in ours.tolist()] == [until_eos(row) for row in theirs.tolist()]
-    assert len({tuple(row) for row in ours.tolist()}) > 1  # the pictures and prompts matter
 
 
 def test_the_placeholder_is_the_oracles_alone(llm: str) -> None:
