@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from instructblip.config import ModelConfig
 from instructblip.models.generation import Search
 from instructblip.models.llm import IGNORE, LLM, language_model
+from instructblip.models.lora import add_adapters, train_adapters
 from instructblip.models.qformer import TEXT_BRANCH, QFormer
 from instructblip.models.vision import VisionEncoder
 from instructblip.names import require
@@ -65,6 +66,7 @@ class InstructBlip(nn.Module):
         super().train(mode)
         for part in self.frozen:
             self.get_submodule(part).train(mode and part == "llm" and self.llm_train_mode)
+        train_adapters(self, mode)
         return self
 
     def forward(
@@ -208,6 +210,10 @@ def build(config: ModelConfig, seed: int) -> InstructBlip:
         model = InstructBlip(config, vision, QFormer(config.qformer, vision.width), llm)
     if config.init is not None:
         _load_between(model, config.init, config.qformer.instruction_aware)
+    if config.lora.targets:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            add_adapters(model, config.lora)
     return model
 
 
