@@ -11,8 +11,6 @@ from typing import Any
 
 from omegaconf import MISSING
 
-# --- choices ----------------------------------------------------------------------------------------------
-
 
 class Weighting(Enum):
     """p_d from the recipe sizes S_d."""
@@ -65,9 +63,6 @@ class PromptFormat(Enum):
 class Precision(Enum):
     fp32 = "32-true"
     bf16 = "bf16-mixed"
-
-
-# --- groups -----------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -147,6 +142,16 @@ class LLMConfig:
 
 
 @dataclass
+class LoraConfig:
+    """Low-rank adapters; a part that has them learns through them alone. All numbers ours."""
+
+    targets: list[str] = field(default_factory=list)  # part and linear map: llm.q_proj, qformer.query; empty: none
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+
+
+@dataclass
 class ModelConfig:
     name: str = MISSING
     vision: VisionConfig = field(default_factory=VisionConfig)
@@ -157,6 +162,7 @@ class ModelConfig:
     ln_vision_eps: float = 1e-5  # LAVIS; transformers has 1e-6 (PAPER A.2)
     freeze_ln_vision: bool = False
     llm_train_mode: bool = False  # dropout of the frozen LLM while training, which LAVIS leaves on in T5 (PAPER A.5)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     unfreeze: list[str] = field(default_factory=list)  # vision, llm: only where there is nothing pretrained to keep
 
     @classmethod
@@ -228,9 +234,6 @@ class LoggerConfig:
     wandb: bool = False
     project: str = "instructblip"
     offline: bool = True
-
-
-# --- programs ---------------------------------------------------------------------------------------------
 
 
 @dataclass

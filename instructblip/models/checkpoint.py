@@ -13,18 +13,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from instructblip.models.instructblip import InstructBlip
+from instructblip.models.lora import is_adapter
 from instructblip.models.pretrained import check_fit, fingerprint
 from instructblip.models.weights import BASE, read
 
 
 def trainable_state(model: InstructBlip) -> dict[str, Tensor]:
-    """Every tensor outside the frozen backbones, the last text feed-forward included; tied ones once."""
+    """Every tensor outside the frozen backbones, the last text feed-forward included, and the adapters in them."""
     frozen = tuple(f"{part}." for part in model.frozen)
     once = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
     return {
         name: tensor.detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
-        if name in once and not name.startswith(frozen or "\0")
+        if name in once and (not name.startswith(frozen or "\0") or is_adapter(name))
     }
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from instructblip.config import ModelConfig
 from instructblip.models.generation import Search
 from instructblip.models.llm import IGNORE, LLM, language_model
+from instructblip.models.lora import add_adapters, train_adapters
 from instructblip.models.paths import BACKBONES, absent_paths
 from instructblip.models.qformer import QFormer
 from instructblip.models.vision import VisionEncoder
@@ -63,6 +64,7 @@ class InstructBlip(nn.Module):
         super().train(mode)
         for part in self.frozen:
             self.get_submodule(part).train(mode and part == "llm" and self.llm_train_mode)
+        train_adapters(self, mode)
         return self
 
     def forward(
@@ -215,6 +217,10 @@ def build(config: ModelConfig, seed: int) -> InstructBlip:
         model = InstructBlip(config, vision, QFormer(config.qformer, vision.width), llm)
     if config.init is not None:
         take_between(model, init, str(config.init))
+    if config.lora.targets:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            add_adapters(model, config.lora)
     return model
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from instructblip.models.lora import base_name, is_adapter
+
 SAMPLED = 256  # values hashed of each frozen tensor: enough to tell two releases of an LLM apart
 
 
@@ -79,10 +81,14 @@ def check_fit(model: nn.Module, tensors: dict[str, Tensor], where: str, unused: 
 
 @torch.no_grad()
 def fingerprint(model: nn.Module, parts: Iterable[str]) -> str:
-    """Twelve digits over names, shapes and evenly sampled values of these submodules, in float32."""
+    """Twelve digits over names, shapes and evenly sampled values of these submodules, in float32.
+
+    Adapters do not count: a model with them stands on the same base as one without.
+    """
     digest = hashlib.sha256()
     prefixes = tuple(f"{part}." for part in parts)
-    for name, tensor in sorted(model.state_dict().items()):
+    state = {base_name(name): tensor for name, tensor in model.state_dict().items() if not is_adapter(name)}
+    for name, tensor in sorted(state.items()):
         if name.startswith(prefixes):
             flat = tensor.flatten()
             sampled = flat[:: max(1, flat.numel() // SAMPLED)].float().cpu()

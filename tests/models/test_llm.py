@@ -72,8 +72,7 @@ def test_logits_only_where_a_target_is_predicted(kind: str) -> None:
 def test_padding_of_a_prompt_changes_nothing(kind: str, left: bool) -> None:
     llm, search = drawn(kind), replace(GREEDY, num_beams=3, repetition_penalty=1.5, repetition_scope="all")
     rows = [[1, 20, 21, 22, 23, 24, 25], [1, 30], [1]]
-    ids, mask = padded(rows, left=left)
-    together = llm.generate(*inputs(llm, rows, left), ids.masked_fill(mask == 0, -100), search)
+    together = llm.generate(*inputs(llm, rows, left), padded(rows, fill=-100, left=left)[0], search)
     assert together.shape == (3, 6)
     for row, ids in zip(rows, together, strict=True):
         assert ids.tolist() == llm.generate(*inputs(llm, [row]), torch.tensor([row]), search)[0].tolist()
