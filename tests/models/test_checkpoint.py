@@ -15,7 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import Blip2Config, Blip2ForConditionalGeneration, InstructBlipVideoConfig, InstructBlipVideoForConditionalGeneration
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    InstructBlipVideoConfig,
+    InstructBlipVideoForConditionalGeneration,
+)
 
 from instructblip.config import ModelConfig
 from instructblip.models import huggingface, lavis
@@ -82,7 +87,10 @@ def test_the_names_of_lavis() -> None:
 
 
 def test_unknown_names_are_listed_and_strays_passed_over_by_name() -> None:
-    stray = {"embeddings.position_ids": torch.zeros(1), "language_model.model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(1)}
+    stray = {
+        "embeddings.position_ids": torch.zeros(1),
+        "language_model.model.layers.0.self_attn.rotary_emb.inv_freq": torch.zeros(1),
+    }
     heads = {"Qformer.cls.predictions.bias": torch.zeros(1), "temp": torch.zeros(1), "itm_head.weight": torch.zeros(1)}
     unknown = {"language_projection.wheight": torch.zeros(1), "qformer.encoder.layer.0.attention.odd": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"F holds 2 tensors .*: language_projection.wheight, qformer\S+odd$"):
@@ -123,7 +131,9 @@ def test_the_placeholders_row_is_cut(llm: str, rows: int, model: InstructBlip, t
 
 def test_video_and_blip2_folders_are_read(llm: str, model: InstructBlip, tmp_path: Path) -> None:
     config, unaware = tiny_config(llm), tiny_config(llm, instruction_aware=False)
-    video = relative_of(model, config, InstructBlipVideoConfig, InstructBlipVideoForConditionalGeneration, video_token_index=IMAGE_TOKEN)
+    video = relative_of(
+        model, config, InstructBlipVideoConfig, InstructBlipVideoForConditionalGeneration, video_token_index=IMAGE_TOKEN
+    )
     video.save_pretrained(tmp_path / "video")
     same(model, build(from_init(config, tmp_path / "video"), seed=1))
     blind = shaken(build(unaware, seed=0))
@@ -169,7 +179,9 @@ def lavis_pieces(model: InstructBlip, llm: str, folder: Path) -> None:
                 eva[theirs] = tensor
         elif not name.startswith("llm."):
             theirs = theirs.replace("vision_model.post_layernorm", "ln_vision").replace("qformer.", "Qformer.bert.", 1)
-            theirs = theirs.replace("embeddings.layernorm", "embeddings.LayerNorm").replace("attention.attention.", "attention.self.")
+            theirs = theirs.replace("embeddings.layernorm", "embeddings.LayerNorm").replace(
+                "attention.attention.", "attention.self."
+            )
             theirs = theirs.replace("language_projection", "t5_proj" if llm == "t5" else "llm_proj")
             trimmed[theirs] = tensor
     trimmed["Qformer.bert.embeddings.position_ids"] = torch.arange(16)[None]
@@ -222,7 +234,11 @@ def test_lavis_size_of_the_papers_vit() -> None:
 
     with torch.device("meta"):
         vit = InstructBlipVisionModel(InstructBlipVisionConfig())
-    state = {f"vision.encoder.{n}": torch.zeros(()).expand(t.shape) for n, t in vit.state_dict().items() if "post_layernorm" not in n}
+    state = {
+        f"vision.encoder.{n}": torch.zeros(()).expand(t.shape)
+        for n, t in vit.state_dict().items()
+        if "post_layernorm" not in n
+    }
     assert sum(tensor.numel() for tensor in state.values()) == 985_949_440
     assert sum(tensor.numel() for tensor in lavis.to_lavis(state, "llama").values()) == 985_894_528
 
@@ -259,7 +275,11 @@ def test_two_stages_give_each_tensor_its_source(llm: str, tmp_path: Path) -> Non
     one, two = shaken(build(config, seed=1)), without_key_bias(shaken(build(unaware, seed=2)))
     lavis_pieces(two, llm, tmp_path)
     first = lavis.to_lavis({n: t for n, t in between(one).items() if "language" not in n}, llm)
-    heads = {"Qformer.cls.predictions.bias": torch.zeros(5), "temp": torch.tensor(0.07), "vision_proj.weight": torch.zeros(3, 20)}
+    heads = {
+        "Qformer.cls.predictions.bias": torch.zeros(5),
+        "temp": torch.tensor(0.07),
+        "vision_proj.weight": torch.zeros(3, 20),
+    }
     torch.save({"model": first | heads}, tmp_path / "one.pth")
     both = [str(tmp_path / "one.pth"), str(tmp_path / "trimmed.pth")]
     pair = replace(of_pieces(config, tmp_path), init=both)
@@ -284,8 +304,13 @@ def test_a_run_starts_from_another_only_on_the_same_base(llm: str, model: Instru
         trained.query_tokens += 1
     write_trainable(trained, file)
     same(trained, build(replace(config, init=str(file)), seed=0))
-    for refused in (lambda: build(replace(config, init=str(file)), seed=1), lambda: load_trained(build(config, seed=1), file)):
-        with pytest.raises(ValueError, match=r"trained on the frozen base (\w{12}), this model has the base (?!\1)\w{12}"):
+    for refused in (
+        lambda: build(replace(config, init=str(file)), seed=1),
+        lambda: load_trained(build(config, seed=1), file),
+    ):
+        with pytest.raises(
+            ValueError, match=r"trained on the frozen base (\w{12}), this model has the base (?!\1)\w{12}"
+        ):
             refused()
 
 
@@ -335,7 +360,13 @@ print(peak() - before)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of resident memory from /proc")
 def test_loading_makes_no_second_copy(tmp_path: Path) -> None:
     config = tiny_config()
-    config.llm.config |= {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8, "vocab_size": 8000, "num_attention_heads": 8}
+    config.llm.config |= {
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 8,
+        "vocab_size": 8000,
+        "num_attention_heads": 8,
+    }
     model = build(config, seed=0)
     oracle_of(model, config).save_pretrained(tmp_path, max_shard_size="50MB")
     size = sum(p.numel() * p.element_size() for p in model.parameters()) / 1024

@@ -75,9 +75,7 @@ def without_text(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def unaware(llm: str) -> tuple[InstructBlip, Any]:
     config = tiny_config(llm, instruction_aware=False)
     model = shaken(build(config, seed=0))
-    return model, relative_of(
-        model, config, Blip2Config, Blip2ForConditionalGeneration, image_token_index=IMAGE_TOKEN
-    )
+    return model, relative_of(model, config, Blip2Config, Blip2ForConditionalGeneration, image_token_index=IMAGE_TOKEN)
 
 
 def test_blip2_sees_and_scores_the_same(llm: str, unaware: tuple[InstructBlip, Any]) -> None:
