@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--config", type=Path)
     parser.add_argument("overrides", nargs="*", help="model.vision.weights=... and the like, over the config")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     try:
         rows = convert(open_source(given.source, given.config, given.overrides), given.target, given.format)
     except ValueError as error:

@@ -128,13 +128,24 @@ def _with_row(embedding: Tensor) -> Tensor:
 
 
 def _write_processor(config: ModelConfig, tokenizers: Tokenizers, encoder_decoder: bool, folder: Path) -> None:
-    """Tokenizers that put BOS and EOS where our collator does, and the image processor that needs no torchvision."""
-    llm = copy.deepcopy(tokenizers.llm)
+    """Tokenizers that put BOS and EOS where our collator does, and the image processor that needs no torchvision.
+
+    The processor pads the Q-Former's text on the side of the language model's: with a causal one, rows of a ragged
+    batch then stand at other positions than alone.
+    """
+    backend = copy.deepcopy(tokenizers.llm.backend_tokenizer)
     before, after = (None, config.llm.eos_token) if encoder_decoder else (config.llm.bos_token, None)
     pieces = [piece for piece in (before, "$A", after) if piece is not None]
-    special = [(piece, llm.convert_tokens_to_ids(piece)) for piece in pieces if piece != "$A"]
-    llm.backend_tokenizer.post_processor = TemplateProcessing(single=pieces, special_tokens=special)
-    llm.padding_side = "right" if encoder_decoder else "left"
+    special = [(piece, backend.token_to_id(piece)) for piece in pieces if piece != "$A"]
+    backend.post_processor = TemplateProcessing(single=pieces, special_tokens=special)
+    llm = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=config.llm.bos_token,
+        eos_token=config.llm.eos_token,
+        pad_token=config.llm.pad_token,
+        padding_side="right" if encoder_decoder else "left",
+        truncation_side="left",
+    )
     size = {"height": config.vision.image_size, "width": config.vision.image_size}
     images = BlipImageProcessorPil(size=size, image_mean=config.vision.mean, image_std=config.vision.std)
     queries = config.qformer.num_query_tokens
