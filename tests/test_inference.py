@@ -2,27 +2,64 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers as theirs
 from PIL import Image
 
-from instructblip.config import TrainConfig
+from instructblip.config import LLMConfig, ModelConfig, QFormerConfig, TrainConfig, VisionConfig
+from instructblip.data.processor import Processor
 from instructblip.inference import Assistant, load
+from instructblip.models.convert import convert, open_source
+from instructblip.models.instructblip import InstructBlip
+from instructblip.models.qformer import QFormer
+from instructblip.models.vision import VisionEncoder
 from instructblip.training.run import opened
+from tests.conftest import ROOT
 from train import fit
 
+COUNTERPARTS: list[tuple[Callable[..., Any], Callable[..., Any], set[str]]] = [
+    (theirs.InstructBlipProcessor.__call__, Processor.__call__, {"images", "text"}),
+    (theirs.InstructBlipVisionModel.forward, VisionEncoder.forward, {"pixel_values", "interpolate_pos_encoding"}),
+    (
+        theirs.InstructBlipQFormerModel.forward, QFormer.forward,
+        {"input_ids", "attention_mask", "query_embeds", "encoder_hidden_states"},
+    ),
+    (
+        theirs.InstructBlipForConditionalGeneration.forward, InstructBlip.forward,
+        {
+            "pixel_values", "qformer_input_ids", "qformer_attention_mask", "input_ids", "attention_mask", "labels",
+            "interpolate_pos_encoding",
+        },
+    ),
+    (
+        theirs.InstructBlipForConditionalGeneration.generate, InstructBlip.generate,
+        {
+            "pixel_values", "qformer_input_ids", "qformer_attention_mask", "input_ids", "attention_mask",
+            "interpolate_pos_encoding",
+        },
+    ),
+]  # fmt: skip
 QUESTION = "What color is the circle?"
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8))
 
 
 @pytest.fixture
-def assistant(tiny: Callable[..., TrainConfig]) -> Assistant:
-    with opened(tiny("steps=1")) as run:
-        fit(tiny("steps=1"), run)
+def run(tiny: Callable[..., TrainConfig]) -> Path:
+    with opened(tiny("steps=1")) as folder:
+        fit(tiny("steps=1"), folder)
+    return folder
+
+
+@pytest.fixture
+def assistant(run: Path) -> Assistant:
     return load(run)
 
 
@@ -67,3 +104,39 @@ def test_what_cannot_be_answered_is_refused(assistant: Assistant, tmp_path: Path
         assistant.rank(PICTURE, QUESTION, [])
     with pytest.raises(ValueError, match="neither a folder of transformers nor a run"):
         load(tmp_path)
+
+
+def test_the_same_model_from_its_run_and_from_a_hugging_face_folder(run: Path, tmp_path: Path) -> None:
+    convert(open_source(run), tmp_path / "hf", "hf")
+    ours, exported = load(run), load(tmp_path / "hf")
+    assert torch.allclose(ours.features(PICTURE, QUESTION), exported.features(PICTURE, QUESTION), atol=1e-4)
+    pairs = [dict(each.rank(PICTURE, QUESTION, ["red", "blue"])) for each in (ours, exported)]
+    assert pairs[0] == pytest.approx(pairs[1], abs=1e-3)
+
+
+def test_the_readmes_five_lines(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (snippet,) = re.findall(r"```python\n(from instructblip.*?)```", (ROOT / "README.md").read_text(), re.S)
+    monkeypatch.chdir(ROOT)
+    PICTURE.save(tmp_path / "photo.jpg")
+    code = snippet.replace("runs/miniature-s42", str(run)).replace("photo.jpg", str(tmp_path / "photo.jpg"))
+    results: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), results)
+    assert isinstance(results["model"], Assistant)
+
+
+@pytest.mark.parametrize(("their", "our", "names"), COUNTERPARTS, ids=lambda value: getattr(value, "__qualname__", ""))
+def test_counterparts_share_their_argument_names(
+    their: Callable[..., Any], our: Callable[..., Any], names: set[str]
+) -> None:
+    for function in (their, our):
+        assert names <= set(inspect.signature(function).parameters), function.__qualname__
+
+
+def test_a_config_is_made_from_its_three_parts() -> None:
+    vision, qformer, text = VisionConfig(image_size=48), QFormerConfig(num_query_tokens=4), LLMConfig(type="llama")
+    made = ModelConfig.from_vision_qformer_text_configs(
+        vision_config=vision, qformer_config=qformer, text_config=text, name="x"
+    )
+    assert (made.vision, made.qformer, made.llm, made.name) == (vision, qformer, text, "x")
+    fields = set(theirs.InstructBlipQFormerConfig().to_dict()) & set(vars(qformer))
+    assert {"vocab_size", "hidden_size", "num_hidden_layers", "cross_attention_frequency", "layer_norm_eps"} <= fields

@@ -26,7 +26,7 @@ from instructblip.models.weights import read
 from tests.conftest import composed
 
 from .conftest import GREEDY, close, shaken, until_eos
-from .test_checkpoint import same, without_key_bias
+from .test_checkpoint import same
 
 PROMPTS = ["what is on the left?", "a short caption of the image:"]
 
@@ -113,7 +113,7 @@ def test_transformers_loads_it_as_it_is(written: tuple[InstructBlip, ModelConfig
 
 
 def test_the_new_row_is_never_the_largest(written: tuple[InstructBlip, ModelConfig, Path], aware: bool) -> None:
-    model, _, folder = written
+    _, _, folder = written
     tensors = read(str(folder)).of("llm")
     table = tensors.get("lm_head.weight", tensors.get("shared.weight"))
     assert table is not None and len(table) == 623
