@@ -152,7 +152,7 @@ class LoraConfig:
 
     targets: list[str] = field(default_factory=list)  # part and linear map: llm.q_proj, qformer.query; empty: none
     rank: int = 16
-    alpha: float = 32.0
+    alpha: int = 32
     dropout: float = 0.05
 
 
