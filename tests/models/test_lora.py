@@ -27,7 +27,7 @@ BOTH = {name: [*maps, "qformer.query", "qformer.up"] for name, maps in MAPS.item
 
 
 def adapted(llm: str, targets: list[str], **changes: Any) -> ModelConfig:
-    return replace(tiny_config(llm), lora=LoraConfig(targets, rank=2, alpha=4.0, **{"dropout": 0.0} | changes))
+    return replace(tiny_config(llm), lora=LoraConfig(targets, rank=2, alpha=4, **{"dropout": 0.0} | changes))
 
 
 def learnt(model: InstructBlip) -> InstructBlip:
