@@ -90,7 +90,7 @@ def load(
         built, model, both = loaded.config.model, loaded.model, loaded.tokenizers
     else:
         source = open_source(folder, Path(config) if config else None, list(overrides))
-        built, model, both = source.config, build(source.config, seed=0), tokenizers(source.config)
+        built, model, both = source.config, build(source.config, source.seed), tokenizers(source.config)
         if source.trained:
             load_trained(model, source.trained)
     encoder_decoder = bool(model.llm.model.config.is_encoder_decoder)

@@ -114,6 +114,19 @@ def test_the_same_model_from_its_run_and_from_a_hugging_face_folder(run: Path, t
     assert pairs[0] == pytest.approx(pairs[1], abs=1e-3)
 
 
+def test_adapters_are_merged_on_export(tiny: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    config = tiny("steps=2", "model.lora.targets=[llm.q_proj,qformer.query]", "model.unfreeze=[vision]", "optim.lr=0.1")
+    with opened(config) as folder:
+        fit(config, folder)
+    adapted = load(folder)
+    convert(open_source(folder), tmp_path / "hf", "hf")
+    exported = load(tmp_path / "hf")
+    assert not [name for name, _ in exported.model.named_parameters() if "lora" in name]
+    pairs = [dict(each.rank(PICTURE, QUESTION, ["red", "blue"])) for each in (adapted, exported)]
+    assert pairs[0] == pytest.approx(pairs[1], rel=1e-3)
+
+
 def test_the_readmes_five_lines(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (snippet,) = re.findall(r"```python\n(from instructblip.*?)```", (ROOT / "README.md").read_text(), re.S)
     monkeypatch.chdir(ROOT)

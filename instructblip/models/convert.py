@@ -27,6 +27,7 @@ from instructblip.config import ModelConfig
 from instructblip.models import huggingface, lavis
 from instructblip.models.checkpoint import load_trained, write_trainable
 from instructblip.models.instructblip import InstructBlip, build
+from instructblip.models.lora import merge_adapters
 from instructblip.models.paths import BACKBONES
 from instructblip.models.tokenizers import tokenizers
 from instructblip.models.weights import read, read_init, tensors_of
@@ -40,6 +41,7 @@ class Source:
 
     config: ModelConfig
     trained: Path | None = None
+    seed: int = 0  # of a run, for what its base drew
 
     @property
     def origins(self) -> dict[str, str]:
@@ -94,7 +96,7 @@ def open_source(path: Path, config: Path | None = None, overrides: list[str] | N
         raise ValueError(f"{path} does not say how its model is built; give --config, a YAML with model:")
     model = _model_config(chosen, overrides or [])
     if chosen is of_run:
-        return Source(model, trained=path)
+        return Source(model, trained=path, seed=int(OmegaConf.select(OmegaConf.load(chosen), "seed", default=0)))
     model.init = str(path)
     return Source(model)
 
@@ -102,14 +104,18 @@ def open_source(path: Path, config: Path | None = None, overrides: list[str] | N
 def convert(source: Source, target: Path, form: str) -> list[Row]:
     """Writes the source's model in another format, reads it back, and reports module by module.
 
+    Adapters are merged into their linear maps, except in our own format, which keeps them.
+
     Raises:
         ValueError: weights that do not fit, that the format cannot hold, or a target that is there already.
     """
     if target.exists():
         raise ValueError(f"{target} is there already; choose another name")
-    model = build(source.config, seed=0)
+    model = build(source.config, source.seed)
     if source.trained is not None:
         load_trained(model, source.trained)
+    if form != "trainable":
+        merge_adapters(model)
     if form == "hf":
         huggingface.write_folder(model, source.config, tokenizers(source.config), target)
     elif form == "lavis":
