@@ -129,7 +129,9 @@ def convert(source: Source, target: Path, form: str) -> list[Row]:
 
 def show(rows: list[Row]) -> None:
     """Prints the report."""
-    table = Table("module", "tensors", "parameters", "norm", "max difference", "read from")
+    table = Table()
+    for name in ("module", "tensors", "parameters", "norm", "max difference", "read from"):
+        table.add_column(name, overflow="fold")
     for row in rows:
         difference = "not in this format" if row.difference is None else f"{row.difference:.1e}"
         cells = (row.module, str(row.tensors), f"{row.parameters:,}", f"{row.norm:.6g}", difference, row.origin)
