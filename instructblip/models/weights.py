@@ -79,7 +79,7 @@ def read(path: str, passed_over: Sequence[re.Pattern[str]] = (STRAY,)) -> Weight
 
 
 def take_between(model: nn.Module, weights: Weights, where: str) -> None:
-    """Makes the tensors that lie between the backbones the model's own, in float32 because they are trained.
+    """Copies the tensors that lie between the backbones into the model, whose float32 they take: they are trained.
 
     Raises:
         ValueError: listing tensors that are missing, not expected or of another shape, or naming both frozen bases
@@ -88,10 +88,10 @@ def take_between(model: nn.Module, weights: Weights, where: str) -> None:
     parts = [part for part in BACKBONES if not weights.of(part)]
     if weights.base is not None and weights.base != (base := fingerprint(model, parts)):
         raise ValueError(f"{where} was trained on the frozen base {weights.base}, this model has the base {base}")
-    tensors = {name: tensor.float() for name, tensor in weights.between().items()}
+    tensors = weights.between()
     backbones = tuple(f"{part}." for part in BACKBONES)
     check_fit(model, tensors, where, unused=tuple(name for name in model.state_dict() if name.startswith(backbones)))
-    model.load_state_dict(tensors, strict=False, assign=True)
+    model.load_state_dict(tensors, strict=False)
 
 
 def is_text(name: str) -> bool:

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from instructblip.config import ModelConfig
-from instructblip.models import huggingface, lavis
+from instructblip.models import lavis
 from instructblip.models.checkpoint import load_trained, write_trainable
 from instructblip.models.instructblip import InstructBlip, build, trainable_names
 from instructblip.models.rename import STAGE1_HEADS, renamed
@@ -140,7 +140,7 @@ def test_video_and_blip2_folders_are_read(llm: str, model: InstructBlip, tmp_pat
     blip2 = relative_of(blind, unaware, Blip2Config, Blip2ForConditionalGeneration, image_token_index=IMAGE_TOKEN)
     blip2.save_pretrained(tmp_path / "blip2")
     same(blind, build(from_init(unaware, tmp_path / "blip2"), seed=1))
-    with pytest.raises(ValueError, match="does not fit the model; missing: .*word_embeddings.weight.*text_ffn"):
+    with pytest.raises(ValueError, match=r"does not fit the model; missing: .*word_embeddings.weight.*text_ffn"):
         build(from_init(config, tmp_path / "blip2"), seed=1)
 
 
@@ -155,7 +155,7 @@ def test_a_folder_that_lacks_or_adds_a_tensor_is_refused(model: InstructBlip, tm
         with pytest.raises(ValueError, match="does not fit the model; missing: "):
             build(from_init(config, tmp_path), seed=1)
     save_file(whole | {"language_model.odd": torch.zeros(1), "qformer.embeddings.position_ids": torch.zeros(1)}, file)
-    with pytest.raises(ValueError, match="model.init does not fit the model; unexpected: odd$"):
+    with pytest.raises(ValueError, match=r"model.init does not fit the model; unexpected: odd$"):
         build(from_init(config, tmp_path), seed=1)
 
 
@@ -200,7 +200,7 @@ def of_pieces(config: ModelConfig, folder: Path, trimmed: str = "trimmed.pth") -
 def without_key_bias(model: InstructBlip) -> InstructBlip:
     with torch.no_grad():
         for layer in model.vision.encoder.encoder.layers:
-            layer.self_attn.qkv.bias[24:48] = 0
+            layer.self_attn.qkv.bias.chunk(3)[1].zero_()
     return model
 
 
@@ -255,11 +255,11 @@ class Hostile:
 def test_a_hostile_file_runs_nothing(zipped: bool, tmp_path: Path) -> None:
     marker, file = tmp_path / "marker", tmp_path / "x.pth"
     torch.save({"model": {"query_tokens": Hostile(marker)}}, file, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match="x.pth is refused"):
+    with pytest.raises(ValueError, match=r"x.pth is refused"):
         read(str(file))
     assert not marker.exists()
     file.write_bytes(pickle.dumps({"model": Hostile(marker)}))
-    with pytest.raises(ValueError, match="x.pth is refused"):
+    with pytest.raises(ValueError, match=r"x.pth is refused"):
         lavis.read_eva(str(file), depth=2)
     assert not marker.exists()
     torch.save({"model": {"query_tokens": "a word"}}, file)
@@ -291,9 +291,17 @@ def test_two_stages_give_each_tensor_its_source(llm: str, tmp_path: Path) -> Non
     assert sources == {name: both[0] if is_text(name) else both[1] for name in between(loaded)}
     assert sum(is_text(name) for name in sources) == 2 + 3 * 6  # two embeddings and a feed-forward in each layer
     build(replace(pair, qformer=unaware.qformer), seed=3)
-    with pytest.raises(ValueError, match="trimmed.pth has no text branch; give BLIP-2's first stage first"):
+    with pytest.raises(ValueError, match=r"trimmed.pth has no text branch; give BLIP-2's first stage first"):
         build(replace(pair, init=both[::-1]), seed=3)
-    with pytest.raises(ValueError, match="model.init names 3 files"):
+    whole = lavis.to_lavis(between(shaken(build(config, seed=2))), llm)
+    torch.save({"model": whole}, tmp_path / "two.pth")  # a second stage with a text branch: it is not read
+    with_text = build(replace(pair, init=[both[0], str(tmp_path / "two.pth")]), seed=3)
+    assert all(torch.equal(t, expected[name]) for name, t in with_text.state_dict().items() if is_text(name))
+    del whole["query_tokens"]
+    torch.save({"model": whole}, tmp_path / "two.pth")  # and nothing but text is read from the first
+    with pytest.raises(ValueError, match=r"does not fit the model; missing: query_tokens$"):
+        build(replace(pair, init=[both[0], str(tmp_path / "two.pth")]), seed=3)
+    with pytest.raises(ValueError, match=r"model.init names 3 files"):
         build(replace(pair, init=[*both, both[0]]), seed=3)
 
 
@@ -321,12 +329,16 @@ def test_a_checkpoint_of_unfrozen_backbones_brings_them(llm: str, tmp_path: Path
     tuned = build(replace(config, init=str(file)), seed=1)
     same(pretrained, tuned)
     assert tuned.frozen == ("vision", "llm")
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            parameter.zero_()
+    same(pretrained, build(replace(config, init=str(file)), seed=1))  # the file is left as it was
 
 
 def test_no_weight_is_drawn_by_accident(llm: str, model: InstructBlip, tmp_path: Path) -> None:
     config, file = tiny_config(llm), tmp_path / "between.safetensors"
     save_file(between(model), file)
-    with pytest.raises(ValueError, match="does not hold vision; set model.vision.weights"):
+    with pytest.raises(ValueError, match=r"does not hold vision; set model.vision.weights"):
         build(from_init(config, file), seed=0)
     half = {name: tensor.half() for name, tensor in between(model).items()}
     save_file(half, file)
@@ -363,14 +375,14 @@ def test_loading_makes_no_second_copy(tmp_path: Path) -> None:
     config.llm.config |= {
         "hidden_size": 512,
         "intermediate_size": 2048,
-        "num_hidden_layers": 8,
+        "num_hidden_layers": 5,
         "vocab_size": 8000,
         "num_attention_heads": 8,
     }
     model = build(config, seed=0)
     oracle_of(model, config).save_pretrained(tmp_path, max_shard_size="50MB")
     size = sum(p.numel() * p.element_size() for p in model.parameters()) / 1024
-    assert size > 150_000  # KB
+    assert size > 100_000  # KB
     del model
     with_tokenizer(tmp_path)
     done = subprocess.run([sys.executable, "-c", PEAK, str(tmp_path)], capture_output=True, text=True, check=True)
