@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,19 @@ def test_the_command_says_what_is_wrong(
     (tmp_path / "bad.yaml").write_text("vision: {}\n")
     config = tiny("llama")
     huggingface.write_folder(shaken(build(config, seed=0)), config, tokenizers(config), tmp_path / "hf")
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama/config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "no_words").mkdir()
+    (tmp_path / "no_words/config.json").write_text('{"model_type": "blip-2"}')
+    shutil.copytree(tmp_path / "hf", tmp_path / "cut")
+    whole = (tmp_path / "hf/model.safetensors").read_bytes()
+    (tmp_path / "cut/model.safetensors").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "good.yaml").write_text("model: {name: x}\n")
     for arguments, said in (
+        ((tmp_path / "llama", "out"), "unknown model type in"),
+        ((tmp_path / "no_words", "out"), "has no tokenizer.json"),
+        ((tmp_path / "cut", "out"), "model.safetensors is no whole safetensors file"),
+        ((loose, "out", "--config", tmp_path / "good.yaml", "model.nmae=y"), "nmae"),
         ((loose, "out"), "x.pth does not say how its model is built; give --config"),
         ((loose, "out", "--config", tmp_path / "bad.yaml"), "bad.yaml has no model: in it"),
         ((tmp_path / "none.pth", "out"), "none.pth is not there"),
