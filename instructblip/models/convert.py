@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -74,7 +75,7 @@ def main() -> None:
     given = parser.parse_intermixed_args()
     try:
         rows = convert(open_source(given.source, given.config, given.overrides), given.target, given.format)
-    except ValueError as error:
+    except (ValueError, OmegaConfBaseException) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     show(rows)

@@ -31,7 +31,7 @@ from instructblip.files import read_json
 from instructblip.models.instructblip import InstructBlip
 from instructblip.models.rename import renamed
 from instructblip.models.tokenizers import Tokenizers
-from instructblip.models.weights import VOCABULARY
+from instructblip.models.weights import HUGGING_FACE, VOCABULARY
 from instructblip.names import require
 
 VISION_TYPE = "instructblip_vision_model"
@@ -56,7 +56,13 @@ def model_config(folder: Path) -> ModelConfig:
 
     `ln_vision_eps` is what `transformers` computes with, 1e-6. Tokens are those of the folder's tokenizer; BOS is set
     where that puts one before a text.
+
+    Raises:
+        ValueError: a folder of another model, or without a tokenizer.json.
     """
+    require(str(read_json(folder / "config.json").get("model_type")), HUGGING_FACE, f"model type in {folder}")
+    if not (folder / "tokenizer.json").is_file():
+        raise ValueError(f"{folder} has no tokenizer.json; save the language model's tokenizer there")
     theirs = AutoConfig.from_pretrained(folder, local_files_only=True)
     qformer, text = theirs.qformer_config, theirs.text_config
     aware = bool(getattr(qformer, "use_qformer_text_input", theirs.model_type != "blip-2"))

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from instructblip.config import ModelConfig
@@ -72,14 +73,14 @@ def read(path: str, passed_over: Sequence[re.Pattern[str]] = (STRAY,)) -> Weight
         tensors = read_lavis(path, passed_over)
         return Weights(tensors, dict.fromkeys(tensors, path))
     if path.endswith(".safetensors"):
-        with safe_open(path, framework="pt") as file:
+        with _opened(Path(path)) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return Weights(tensors, dict.fromkeys(tensors, path), (file.metadata() or {}).get(BASE))
     raise ValueError(f"{path} is neither a folder nor a .pth or .safetensors file")
 
 
 def take_between(model: nn.Module, weights: Weights, where: str) -> None:
-    """Makes the tensors that lie between the backbones the model's own, in float32 because they are trained.
+    """Copies the tensors that lie between the backbones into the model, whose float32 they take: they are trained.
 
     Raises:
         ValueError: listing tensors that are missing, not expected or of another shape, or naming both frozen bases
@@ -88,10 +89,10 @@ def take_between(model: nn.Module, weights: Weights, where: str) -> None:
     parts = [part for part in BACKBONES if not weights.of(part)]
     if weights.base is not None and weights.base != (base := fingerprint(model, parts)):
         raise ValueError(f"{where} was trained on the frozen base {weights.base}, this model has the base {base}")
-    tensors = {name: tensor.float() for name, tensor in weights.between().items()}
+    tensors = weights.between()
     backbones = tuple(f"{part}." for part in BACKBONES)
     check_fit(model, tensors, where, unused=tuple(name for name in model.state_dict() if name.startswith(backbones)))
-    model.load_state_dict(tensors, strict=False, assign=True)
+    model.load_state_dict(tensors, strict=False)
 
 
 def is_text(name: str) -> bool:
@@ -106,9 +107,16 @@ def tensors_of(folder: Path) -> Iterator[tuple[str, Path, Tensor]]:
     if absent := [name for name in files if not (folder / name).is_file()]:
         raise ValueError(f"{folder} lacks {', '.join(absent)}; weights are read from safetensors only")
     for name in files:
-        with safe_open(folder / name, framework="pt") as file:
+        with _opened(folder / name) as file:
             for key in file.keys():  # noqa: SIM118
                 yield key, folder / name, file.get_tensor(key)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no whole safetensors file ({error}); copy it again") from error
 
 
 def _read_folder(folder: Path, passed_over: Sequence[re.Pattern[str]]) -> Weights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from instructblip.models.weights import read
 from tests.conftest import composed
 
 from .conftest import GREEDY, close, shaken, until_eos
-from .test_checkpoint import same
+from .test_checkpoint import same, without_key_bias
 
 PROMPTS = ["what is on the left?", "a short caption of the image:"]
 
@@ -49,16 +50,9 @@ def aware(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def written(llm: str, aware: bool, tmp_path: Path) -> tuple[InstructBlip, ModelConfig, Path]:
     config = tiny(llm, aware)
-    model = without_key_bias_64(shaken(build(config, seed=0)))
+    model = without_key_bias(shaken(build(config, seed=0)))
     huggingface.write_folder(model, config, tokenizers(config), tmp_path / "hf")
     return model, config, tmp_path / "hf"
-
-
-def without_key_bias_64(model: InstructBlip) -> InstructBlip:
-    with torch.no_grad():
-        for layer in model.vision.encoder.encoder.layers:
-            layer.self_attn.qkv.bias[64:128] = 0
-    return model
 
 
 def test_transformers_and_back(written: tuple[InstructBlip, ModelConfig, Path], aware: bool) -> None:
@@ -113,8 +107,7 @@ def test_transformers_loads_it_as_it_is(written: tuple[InstructBlip, ModelConfig
 
 
 def test_the_new_row_is_never_the_largest(written: tuple[InstructBlip, ModelConfig, Path], aware: bool) -> None:
-    _, _, folder = written
-    tensors = read(str(folder)).of("llm")
+    tensors = read(str(written[2])).of("llm")
     table = tensors.get("lm_head.weight", tensors.get("shared.weight"))
     assert table is not None and len(table) == 623
     logits = torch.randn(50, table.size(1), generator=torch.Generator().manual_seed(0)) @ table.T
@@ -198,7 +191,19 @@ def test_the_command_says_what_is_wrong(
     (tmp_path / "bad.yaml").write_text("vision: {}\n")
     config = tiny("llama")
     huggingface.write_folder(shaken(build(config, seed=0)), config, tokenizers(config), tmp_path / "hf")
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama/config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "no_words").mkdir()
+    (tmp_path / "no_words/config.json").write_text('{"model_type": "blip-2"}')
+    shutil.copytree(tmp_path / "hf", tmp_path / "cut")
+    whole = (tmp_path / "hf/model.safetensors").read_bytes()
+    (tmp_path / "cut/model.safetensors").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "good.yaml").write_text("model: {name: x}\n")
     for arguments, said in (
+        ((tmp_path / "llama", "out"), "unknown model type in"),
+        ((tmp_path / "no_words", "out"), "has no tokenizer.json"),
+        ((tmp_path / "cut", "out"), "model.safetensors is no whole safetensors file"),
+        ((loose, "out", "--config", tmp_path / "good.yaml", "model.nmae=y"), "nmae"),
         ((loose, "out"), "x.pth does not say how its model is built; give --config"),
         ((loose, "out", "--config", tmp_path / "bad.yaml"), "bad.yaml has no model: in it"),
         ((tmp_path / "none.pth", "out"), "none.pth is not there"),
