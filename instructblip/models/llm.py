@@ -52,6 +52,7 @@ class CausalLM(nn.Module):
         `inputs_embeds` (B, S, D) are the queries and then the T tokens that the labels stand at. Logits are
         computed where a target is predicted and nowhere else.
         """
+        _check_length(self.model.config, inputs_embeds.size(1))
         targets = labels != IGNORE
         num_queries = inputs_embeds.size(1) - labels.size(1)
         predictors = F.pad(targets, (num_queries - 1, 1))  # (B, S), each one to the left of its target
@@ -100,6 +101,7 @@ class CausalLM(nn.Module):
 
         `prompt_ids` (B, L), -100 where padding, are what scope `all` of the repetition penalty counts as said.
         """
+        _check_length(self.model.config, inputs_embeds.size(1) + search.max_new_tokens)
         prefix = self.prefill(inputs_embeds, attention_mask)
         seen = torch.zeros_like(prefix.logits, dtype=torch.bool)  # (B, W)
         if search.repetition_scope == RepetitionScope.all:
@@ -110,6 +112,8 @@ class CausalLM(nn.Module):
     def rank(self, inputs_embeds: Tensor, attention_mask: Tensor, candidates: list[list[list[int]]]) -> list[Tensor]:
         """Total log-likelihood of each candidate after its row's prompt; see `ranking.log_likelihoods`."""
         windows(self.model.config)  # refuses before anything is computed
+        longest = max(len(ids) for texts in candidates for ids in texts)
+        _check_length(self.model.config, inputs_embeds.size(1) + longest)
         return log_likelihoods(self.prefill(inputs_embeds, attention_mask), candidates, self._evaluate, share=True)
 
     def _evaluate(self, prefix: Prefix, branches: Branches) -> Tensor:
@@ -248,6 +252,16 @@ def _from_folder(auto_class: Any, folder: str, config: dict[str, Any]) -> Any:
 def _nll(logits: Tensor, labels: Tensor) -> Tensor:
     """Negative log-likelihood (B, T) of labels (B, T), 0 where they are -100, from logits (B, T, W)."""
     return F.cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=IGNORE, reduction="none")
+
+
+def _check_length(config: Any, length: int) -> None:
+    """A decoder has as many positions as it learnt; beyond them it fails or, with rotary ones, only grows worse."""
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and length > limit:
+        raise ValueError(
+            f"queries, prompt and response have {length} tokens, the language model {limit} positions; "
+            "cut the prompt (eval_llm_limit, model.llm.max_prompt_length)"
+        )
 
 
 def _positions(attention_mask: Tensor) -> Tensor:

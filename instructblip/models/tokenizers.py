@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from instructblip.config import LLMConfig, ModelConfig
 
+PLACEHOLDERS = ("<image>", "<video>")  # which transformers 5 adds for its own use; the model has no rows for them
 BERT_SPECIALS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
 
 
@@ -64,6 +65,6 @@ def _check_ids(config: ModelConfig, both: Tokenizers) -> None:
             raise ValueError(f"model.llm.config.{name} is {stated}, the tokenizer's is {actual}; set it to that")
     sizes = {"llm": config.llm.config.get("vocab_size"), "qformer": config.qformer.vocab_size}
     for part, size in sizes.items():
-        tokens = len(getattr(both, part))
-        if size is not None and tokens > size:
-            raise ValueError(f"the {part} tokenizer has {tokens} tokens, model.{part} a vocabulary of {size}")
+        words = [token for token in getattr(both, part).get_vocab() if token not in PLACEHOLDERS]
+        if size is not None and len(words) > size:
+            raise ValueError(f"the {part} tokenizer has {len(words)} tokens, model.{part} a vocabulary of {size}")

@@ -128,3 +128,20 @@ def test_a_pad_token_beyond_the_folders_vocabulary_gets_a_row(tmp_path: Path) ->
     rows = loaded.model.get_input_embeddings().weight
     assert rows.shape == (61, 16) and torch.equal(rows[:60], saved.model.get_input_embeddings().weight)
     assert loaded.model.generation_config.pad_token_id == 60
+
+
+def test_what_is_longer_than_the_models_positions_is_refused_with_the_numbers() -> None:
+    llm = drawn("llama")
+    limit = llm.model.config.max_position_embeddings
+    row = [1] + [20] * (limit - 4)
+    ids = torch.tensor([row])
+    fits = llm.generate(*inputs(llm, [row]), ids, replace(GREEDY, max_new_tokens=3, min_new_tokens=0))
+    assert fits.size(1) <= 3
+    with pytest.raises(ValueError, match=f"have {limit + 1} tokens, the language model {limit} positions"):
+        llm.generate(*inputs(llm, [row]), ids, replace(GREEDY, max_new_tokens=4, min_new_tokens=0))
+    with pytest.raises(ValueError, match=f"have {limit + 1} tokens"):
+        llm.rank(*inputs(llm, [row]), [[[5], [5, 6, 7, 8]]])
+    long = [1] + [20] * limit
+    embeds, mask = inputs(llm, [long])
+    with pytest.raises(ValueError, match=f"have {limit + 1} tokens"):
+        llm.token_nll(embeds, mask, torch.tensor([long]))

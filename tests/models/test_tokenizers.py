@@ -60,6 +60,19 @@ def test_disagreement_with_the_models_config(config: ModelConfig) -> None:
             tokenizers(replace(config, llm=replace(config.llm, config=config.llm.config | change)))
 
 
+def test_a_placeholder_of_transformers_is_no_word(config: ModelConfig, tmp_path: Path) -> None:
+    """The released folders hold `<image>` as one token more than the model has rows."""
+    made = json.loads(Path(config.llm.tokenizer).read_text())
+    last = 7
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    made["added_tokens"].append({"id": last, "content": "<image>", **flags})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(made))
+    given = replace(
+        config.llm, tokenizer=str(tmp_path / "tokenizer.json"), config=config.llm.config | {"vocab_size": last}
+    )
+    assert len(tokenizers(replace(config, llm=given)).llm) == last + 1
+
+
 def test_every_missing_file_is_named(config: ModelConfig) -> None:
     gone = replace(config, llm=replace(config.llm, tokenizer="no.json"), qformer=replace(config.qformer, tokenizer="x"))
     with pytest.raises(ValueError, match=r"llm.tokenizer=no.json, model.qformer.tokenizer=x"):
