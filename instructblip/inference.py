@@ -17,11 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from instructblip.config import ModelConfig
 from instructblip.data.collate import Collator
 from instructblip.data.processor import Processor, Shown
 from instructblip.models.checkpoint import load_trained
 from instructblip.models.convert import open_source
+from instructblip.models.huggingface import write_folder
 from instructblip.models.instructblip import InstructBlip, build
+from instructblip.models.lora import merge_adapters
 from instructblip.models.tokenizers import Tokenizers, tokenizers
 from instructblip.recipes import Decoding, plain
 from instructblip.training.run import load_model
@@ -37,6 +40,7 @@ class Assistant:
     model: InstructBlip
     processor: Processor
     tokenizers: Tokenizers
+    config: ModelConfig
 
     def answer(self, images: Shown, instruction: str, **decoding: Any) -> str:
         """One answer by beam search; `decoding` overrides single fields of `recipes.Decoding`."""
@@ -62,6 +66,16 @@ class Assistant:
         names = ("pixel_values", "qformer_input_ids", "qformer_attention_mask", "image_index")
         with torch.inference_mode():
             return self.model.query_embeds(**{name: inputs[name] for name in names})[0]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """A folder that `InstructBlipForConditionalGeneration` and `InstructBlipProcessor` load as it is.
+
+        Adapters are merged in this model too. Raises ValueError when the folder is there already.
+        """
+        if Path(folder).exists():
+            raise ValueError(f"{folder} is there already; choose another name")
+        merge_adapters(self.model)
+        write_folder(self.model, self.config, self.tokenizers, Path(folder))
 
     def _inputs(self, images: Shown, instruction: str) -> dict[str, Any]:
         device = next(self.model.parameters()).device
@@ -95,4 +109,4 @@ def load(
             load_trained(model, source.trained)
     encoder_decoder = bool(model.llm.model.config.is_encoder_decoder)
     processor = Processor(Collator.of(built, both, encoder_decoder), built.vision.image_size)
-    return Assistant(model.to(device).eval(), processor, both)
+    return Assistant(model.to(device).eval(), processor, both, built)

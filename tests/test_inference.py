@@ -107,11 +107,16 @@ def test_what_cannot_be_answered_is_refused(assistant: Assistant, tmp_path: Path
 
 
 def test_the_same_model_from_its_run_and_from_a_hugging_face_folder(run: Path, tmp_path: Path) -> None:
-    convert(open_source(run), tmp_path / "hf", "hf")
-    ours, exported = load(run), load(tmp_path / "hf")
+    ours = load(run)
+    ours.save_pretrained(tmp_path / "hf")
+    with pytest.raises(ValueError, match="is there already"):
+        ours.save_pretrained(tmp_path / "hf")
+    exported = load(tmp_path / "hf")
     assert torch.allclose(ours.features(PICTURE, QUESTION), exported.features(PICTURE, QUESTION), atol=1e-4)
     pairs = [dict(each.rank(PICTURE, QUESTION, ["red", "blue"])) for each in (ours, exported)]
     assert pairs[0] == pytest.approx(pairs[1], abs=1e-3)
+    theirs.InstructBlipForConditionalGeneration.from_pretrained(tmp_path / "hf")
+    theirs.InstructBlipProcessor.from_pretrained(tmp_path / "hf")
 
 
 def test_adapters_are_merged_on_export(tiny: Callable[..., TrainConfig], tmp_path: Path) -> None:
@@ -132,6 +137,7 @@ def test_the_readmes_five_lines(run: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(ROOT)
     PICTURE.save(tmp_path / "photo.jpg")
     code = snippet.replace("runs/miniature-s42", str(run)).replace("photo.jpg", str(tmp_path / "photo.jpg"))
+    code = code.replace('"exported"', repr(str(tmp_path / "exported")))
     results: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), results)
     assert isinstance(results["model"], Assistant)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,10 +113,13 @@ def test_two_processes_make_the_same_update(tiny: Tiny, tmp_path: Path) -> None:
         "trainer.log_every=1", "trainer.devices=2", "trainer.strategy=ddp", "name=pair",
         f"paths.data={config.paths.data}", f"paths.runs={config.paths.runs}",
     ]  # fmt: skip
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     environment = {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "29512",
+        "MASTER_PORT": port,
         "WORLD_SIZE": "2",
         "OMP_NUM_THREADS": "1",
     }
