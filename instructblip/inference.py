@@ -20,10 +20,9 @@ from torch import Tensor
 from instructblip.config import ModelConfig
 from instructblip.data.collate import Collator
 from instructblip.data.processor import Processor, Shown
-from instructblip.models.checkpoint import load_trained
 from instructblip.models.convert import open_source
 from instructblip.models.huggingface import write_folder
-from instructblip.models.instructblip import InstructBlip, build
+from instructblip.models.instructblip import InstructBlip
 from instructblip.models.lora import merge_adapters
 from instructblip.models.tokenizers import Tokenizers, tokenizers
 from instructblip.recipes import Decoding, plain
@@ -104,9 +103,7 @@ def load(
         built, model, both = loaded.config.model, loaded.model, loaded.tokenizers
     else:
         source = open_source(folder, Path(config) if config else None, list(overrides))
-        built, model, both = source.config, build(source.config, source.seed), tokenizers(source.config)
-        if source.trained:
-            load_trained(model, source.trained)
+        built, model, both = source.config, source.model(), tokenizers(source.config)
     encoder_decoder = bool(model.llm.model.config.is_encoder_decoder)
     processor = Processor(Collator.of(built, both, encoder_decoder), built.vision.image_size)
     return Assistant(model.to(device).eval(), processor, both, built)

@@ -19,6 +19,10 @@ from instructblip.config import LLMConfig, ModelConfig, PromptFormat, QFormerCon
 from instructblip.data.templates import Example
 
 IGNORE = -100
+INPUTS = (  # of the model's forward, generate and rank
+    "pixel_values", "image_index", "query_position", "input_ids", "attention_mask",
+    "qformer_input_ids", "qformer_attention_mask",
+)  # fmt: skip
 
 
 class Tokenizer(Protocol):
@@ -61,6 +65,10 @@ class Batch:
     cu_seqlens: Tensor | None = None  # boundaries of packed rows
     query_position: Tensor | None = None  # (B,) column of input_ids that the queries stand before; None: the first
     truncated: tuple[bool, ...] = ()  # rows of which one of the two text towers reads only the end
+
+    def inputs(self) -> dict[str, Tensor | None]:
+        """What the model looks at and reads, by the names of its arguments; `query_position` is None but for chat."""
+        return {name: getattr(self, name) for name in INPUTS}
 
     def to(self, device: torch.device) -> Batch:
         moved: dict[str, Any] = {

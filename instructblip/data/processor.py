@@ -18,10 +18,6 @@ from instructblip.data.transforms import evaluation_pixels
 
 Picture = str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
 Shown = Picture | Sequence[Picture]  # several: the frames of a clip
-TENSORS = (
-    "pixel_values", "image_index", "query_position", "input_ids", "attention_mask",
-    "qformer_input_ids", "qformer_attention_mask",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,7 @@ class Processor:
             raise ValueError(f"instructions {empty} of {len(texts)} are empty")
         pixels = [self.pixels(each) for each in shown]
         batch = self.collator.prompts(texts, pixels, list(range(len(texts))))
-        tensors = {name: getattr(batch, name, None) for name in TENSORS}
-        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        return {name: tensor for name, tensor in batch.inputs().items() if tensor is not None}
 
     def pixels(self, shown: Shown) -> Tensor:
         """uint8 (3, S, S), of a list of frames (F, 3, S, S)."""

@@ -41,10 +41,6 @@ if TYPE_CHECKING:
 
 Identity = tuple[tuple[str, str], ...]  # pool and key of a picture or of each frame
 SHUFFLE_SEED = 0  # of the control in which no question keeps its picture
-INPUTS = (  # of generate and rank
-    "pixel_values", "image_index", "query_position", "input_ids", "attention_mask",
-    "qformer_input_ids", "qformer_attention_mask"
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +164,7 @@ def answer(
     place = next(loaded.model.parameters()).device
     prompts = [question.prompt for question in batch]
     tensors = collator.prompts(prompts, pixels, image_index, conditions.llm_limit).to(place)
-    inputs = {name: getattr(tensors, name) for name in INPUTS}
+    inputs: dict[str, Any] = tensors.inputs()
     if protocol.mode is Mode.generate:
         search = {name: value for name, value in conditions.decoding.items() if name != "seed"}
         seeds = [sample_seed(conditions.decoding["seed"], question.uid) for question in batch]

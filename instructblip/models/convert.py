@@ -44,6 +44,12 @@ class Source:
     trained: Path | None = None
     seed: int = 0  # of a run, for what its base drew
 
+    def model(self) -> InstructBlip:
+        model = build(self.config, self.seed)
+        if self.trained is not None:
+            load_trained(model, self.trained)
+        return model
+
     @property
     def origins(self) -> dict[str, str]:
         """For each tensor that was read from a file its path, by prefixes for those of backbones with their own."""
@@ -112,9 +118,7 @@ def convert(source: Source, target: Path, form: str) -> list[Row]:
     """
     if target.exists():
         raise ValueError(f"{target} is there already; choose another name")
-    model = build(source.config, source.seed)
-    if source.trained is not None:
-        load_trained(model, source.trained)
+    model = source.model()
     if form != "trainable":
         merge_adapters(model)
     if form == "hf":

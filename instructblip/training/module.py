@@ -121,16 +121,7 @@ class TrainingModule(LightningModule):
 def token_nll(model: InstructBlip, batch: Batch) -> Tensor:
     """(B, T) negative log-likelihood of every target token."""
     assert batch.labels is not None
-    nll: Tensor = model(
-        pixel_values=batch.pixel_values,
-        qformer_input_ids=batch.qformer_input_ids,
-        qformer_attention_mask=batch.qformer_attention_mask,
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        labels=batch.labels,
-        image_index=batch.image_index,
-        query_position=batch.query_position,
-    )
+    nll: Tensor = model(**batch.inputs(), labels=batch.labels)
     return nll
 
 
