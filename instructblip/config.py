@@ -6,63 +6,11 @@ A number that stands here as a default is the paper's or LAVIS' (source beside i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 from omegaconf import MISSING
 
-
-class Weighting(Enum):
-    """p_d from the recipe sizes S_d."""
-
-    sqrt = "sqrt"  # paper, section 2.3
-    uniform = "uniform"  # its ablation
-    proportional = "proportional"
-
-
-class Draw(Enum):
-    """How the dataset of a group is drawn."""
-
-    random = "random"  # independent draws, as the paper
-    even = "even"  # low discrepancy: realised shares stay near p_d at every step
-
-
-class Reduction(Enum):
-    """What the loss is a mean over, within one global step."""
-
-    group = "group"  # mean over groups of token means: LAVIS' iteration runner under DDP
-    token = "token"
-    sample = "sample"
-
-
-class Purpose(Enum):
-    instruction_tune = "instruction_tune"
-    finetune = "finetune"
-
-
-class Resume(Enum):
-    never = "never"
-    auto = "auto"
-
-
-class MediaMode(Enum):
-    copy = "copy"
-    link = "link"
-
-
-class Images(Enum):
-    own = "own"
-    shuffled = "shuffled"  # control: every picture goes to another question
-
-
-class PromptFormat(Enum):
-    raw = "raw"  # queries, BOS, instruction: LAVIS
-    chat = "chat"  # the user turn of `chat_template`, with the queries before the instruction
-
-
-class Precision(Enum):
-    fp32 = "32-true"
-    bf16 = "bf16-mixed"
+from instructblip.choices import Draw, Images, MediaMode, Precision, PromptFormat, Purpose, Reduction, Resume, Weighting
 
 
 @dataclass
@@ -178,6 +126,7 @@ class MixtureConfig:
     name: str = MISSING
     recipes: Any = MISSING
     weighting: Weighting = Weighting.sqrt
+    splits: dict[str, str] = field(default_factory=dict)  # recipe -> another of its training splits than the first
     factors: dict[str, float] = field(default_factory=dict)  # hand factors on p_d, before renormalising
     draw: Draw = Draw.random
 

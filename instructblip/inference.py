@@ -25,7 +25,8 @@ from instructblip.models.huggingface import write_folder
 from instructblip.models.instructblip import InstructBlip
 from instructblip.models.lora import merge_adapters
 from instructblip.models.tokenizers import Tokenizers, tokenizers
-from instructblip.recipes import Decoding, plain
+from instructblip.protocols import Decoding
+from instructblip.recipes import plain
 from instructblip.training.run import load_model
 
 LENGTH_PENALTY = {"causal": 0.0, "encoder_decoder": -1.0}  # LAVIS predict_answers

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from enum import Enum, StrEnum
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from instructblip.data.sample import Form
 from instructblip.names import lookup, require
+from instructblip.pools import Access, Download
+from instructblip.protocols import Evaluation
 
 RECIPES = Path(__file__).resolve().parent.parent / "data_recipes"
 TASKS = (  # the 11 categories of the paper (Figure 2)
@@ -33,12 +35,6 @@ TASKS = (  # the 11 categories of the paper (Figure 2)
 )
 
 
-class Access(Enum):
-    open = "open"
-    form = "form"
-    click_through = "click_through"
-
-
 class ResponseText(Enum):
     """How a training response is written: as the source has it, or as LAVIS' `blip_caption` processor does."""
 
@@ -46,33 +42,16 @@ class ResponseText(Enum):
     caption = "caption"
 
 
-class Mode(Enum):
-    generate = "generate"
-    rank = "rank"
-
-
-class RepetitionScope(StrEnum):
-    """Whose words the repetition penalty punishes."""
-
-    generated = "generated"  # the response's alone: LAVIS, which generates from embeddings
-    all = "all"  # the prompt's too, as transformers 5 does for decoder-only models that are given its ids
-
-
-class BeamLength(StrEnum):
-    """What counts when a beam's summed log-likelihood is divided by length ** length_penalty (PAPER B.3)."""
-
-    with_start = "with_start"  # transformers 4.28, so the paper: the start token and all tokens but EOS
-    generated = "generated"  # transformers 5: all tokens; differs only for a response cut at max_new_tokens
-
-
 @dataclass
 class Split:
-    """`files` are the official names under `paths.raw/<source>/`; `select` picks rows of a file shared by splits."""
+    """`files` are the official names under `paths.raw/<source>/`, or patterns; `optional` ones follow where present."""
 
     files: list[str] = MISSING
     rows: int = MISSING  # official count of Samples
     reader: str = MISSING
-    select: list[str] = field(default_factory=list)
+    optional: list[str] = field(default_factory=list)
+    select: list[str] = field(default_factory=list)  # what the reader takes of files that hold more
+    templates: str | None = None  # where it is worded by another family than the recipe's
 
 
 @dataclass
@@ -84,30 +63,25 @@ class Sampling:
 
 
 @dataclass
-class Decoding:
-    """Settings of `generate`, named as in transformers; `length_penalty` differs by family in LAVIS."""
+class Vocabulary:
+    """A closed list of answers: an official file, or the answers of splits, most frequent first."""
 
-    num_beams: int = 5
-    max_new_tokens: int = 10  # LAVIS' max_length=10 leaves a causal model 9, as it counts the start token
-    min_new_tokens: int = 1
-    repetition_penalty: float = 1.5
-    repetition_scope: RepetitionScope = RepetitionScope.generated
-    length_penalty: dict[str, float] = field(default_factory=dict)  # causal, encoder_decoder
-    beam_length: BeamLength = BeamLength.with_start
-    top_p: float | None = None  # nucleus sampling with one beam (LAVIS 0.9); null: the likeliest
-    seed: int = 0  # of that sampling, together with each Sample's uid
+    file: str | None = None
+    splits: list[str] = field(default_factory=list)
+    top: int | None = None  # of the most frequent; null: all
 
 
 @dataclass
-class Evaluation:
-    """A protocol: everything that changes a score. `prompts` has one wording per profile (paper, lavis)."""
+class Mirror:
+    """A split on the Hugging Face hub; `columns` are those the reader needs."""
 
+    repo: str = MISSING
     split: str = MISSING
-    mode: Mode = MISSING
-    prompts: dict[str, str] = MISSING
-    metric: str = MISSING
-    decoding: Decoding = field(default_factory=Decoding)
-    version: int = 1
+    reader: str = MISSING
+    config: str | None = None
+    revision: str | None = None
+    files: str | None = None  # of a repository without a loader: the name of its data file
+    columns: list[str] = MISSING
 
 
 @dataclass
@@ -115,31 +89,60 @@ class Recipe:
     name: str = MISSING
     task: str = MISSING
     form: Form = MISSING
+    view_of: str | None = None  # the recipe whose tables, source, pool and splits these are (question generation)
     source: str = MISSING  # folder under paths.raw
     pool: str = MISSING  # media pool
-    urls: list[str] = MISSING
+    downloads: list[Download] = MISSING
     licence: str = MISSING
     access: Access = MISSING
     splits: dict[str, Split] = MISSING
-    train: str | None = None  # the one split that may be trained on
+    train: list[str] = field(default_factory=list)  # splits that may be trained on; a mixture takes the first
     templates: str | None = None
     response: ResponseText = ResponseText.raw
     sampling: Sampling | None = None
+    vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
     evaluation: Evaluation | None = None
+    mirrors: dict[str, Mirror] = field(default_factory=dict)  # split -> where the hub has it faithfully
+    no_mirror: str | None = None  # why the hub has none
+
+    @property
+    def table(self) -> str:
+        """The recipe whose prepared tables are read."""
+        return self.view_of or self.name
 
     def data_version(self) -> str:
         """Hash of the fields that decide what is in the tables; wording and protocols are not among them."""
-        return fingerprint([self.name, self.form.value, self.source, self.pool, plain(self.splits)])
+        read = ("files", "optional", "rows", "reader", "select")
+        splits = {name: [getattr(split, key) for key in read] for name, split in self.splits.items()}
+        return fingerprint([self.table, self.source, self.pool, splits])
 
     def split(self, name: str) -> Split:
         return lookup(name, self.splits, f"split of {self.name}")
 
-    def protocol(self, prompts: str) -> Evaluation:
-        """The evaluation protocol, checked to have the prompt profile `prompts`."""
+    def training_split(self, chosen: Mapping[str, str]) -> str:
+        """The split a mixture trains on: its choice for this recipe, or the first. Raises ValueError if not allowed."""
+        if not self.train:
+            raise ValueError(f"recipe {self.name} has no training split: it is for evaluation only")
+        split = chosen.get(self.name, self.train[0])
+        require(split, self.train, f"training split of {self.name}")
+        return split
+
+    def wordings(self, split: str) -> str:
+        """The template family a split is worded with."""
+        return self.split(split).templates or self.templates or ""
+
+    def protocol(self, prompts: str, variant: str | None = None) -> Evaluation:
+        """The evaluation protocol or a variant of it, checked to have the prompt profile `prompts`."""
         if self.evaluation is None:
             raise ValueError(f"recipe {self.name} has no evaluation protocol")
-        require(prompts, self.evaluation.prompts, f"prompt profile of {self.name}")
-        return self.evaluation
+        chosen = self.evaluation
+        if variant:
+            changed = lookup(variant, chosen.variants, f"evaluation variant of {self.name}")
+            merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(chosen), changed, {"variants": {}}))
+            assert isinstance(merged, Evaluation)
+            chosen = merged
+        require(prompts, chosen.prompts, f"prompt profile of {self.name}")
+        return chosen
 
 
 def plain(value: Any) -> Any:
@@ -175,14 +178,22 @@ def load(name: str) -> Recipe:
     path = Path(name) if name.endswith(".yaml") else RECIPES / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"no recipe file {path}")
+    facts: Any = OmegaConf.load(path)
+    if parent := facts.get("view_of"):
+        facts = OmegaConf.merge(_shared_with(load(parent)), facts)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Recipe), OmegaConf.load(path))
-        recipe = OmegaConf.to_object(merged)
+        recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), facts))
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
     assert isinstance(recipe, Recipe)
     _validate(recipe, path)
     return recipe
+
+
+def _shared_with(parent: Recipe) -> dict[str, Any]:
+    """What a view has from its parent: everything that says where its rows come from."""
+    names = ("source", "pool", "downloads", "licence", "access", "splits", "mirrors", "no_mirror")
+    return {name: plain(getattr(parent, name)) for name in names}
 
 
 def select(recipe: Any, groups: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
@@ -213,7 +224,7 @@ def needed_splits(recipe: Recipe, wanted: Sequence[str] | None = None) -> list[s
             recipe.split(split)
         return list(wanted)
     evaluated = recipe.evaluation.split if recipe.evaluation else None
-    return [split for split in (recipe.train, evaluated) if split]
+    return [split for split in (*recipe.train[:1], evaluated) if split]
 
 
 def _validate(recipe: Recipe, path: Path) -> None:
@@ -221,9 +232,19 @@ def _validate(recipe: Recipe, path: Path) -> None:
         raise ValueError(f"{path}: name is {recipe.name!r}, the file says {path.stem!r}")
     if recipe.task not in TASKS:
         raise ValueError(f"{path}: unknown task {recipe.task!r}; one of {', '.join(TASKS)}")
-    if recipe.train:
-        recipe.split(recipe.train)
-    if recipe.evaluation:
-        recipe.split(recipe.evaluation.split)
-        if recipe.evaluation.split == recipe.train:
-            raise ValueError(f"{path}: split {recipe.evaluation.split!r} is both trained on and evaluated")
+    for split in recipe.train:
+        recipe.split(split)
+    for variant in [None, *recipe.evaluation.variants] if recipe.evaluation else []:
+        _validate_protocol(recipe, variant, path)
+
+
+def _validate_protocol(recipe: Recipe, variant: str | None, path: Path) -> None:
+    try:
+        protocol = recipe.protocol("paper", variant)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}: variant {variant}: {str(error).splitlines()[0]}") from error
+    recipe.split(protocol.split)
+    if protocol.split in recipe.train:
+        raise ValueError(f"{path}: split {protocol.split!r} is both trained on and evaluated")
+    if protocol.vocabulary:
+        require(protocol.vocabulary, recipe.vocabularies, f"vocabulary of {recipe.name}")

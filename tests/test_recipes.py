@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from instructblip import recipes
-from instructblip.data.readers import READERS
+from instructblip.data.readers.registry import READERS
 from instructblip.data.templates import templates
 from instructblip.evaluation.metrics import metric
 from tests.conftest import ROOT, composed

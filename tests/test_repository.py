@@ -17,7 +17,8 @@ PROGRAMS = sorted(ROOT.glob("*.py"))
 assert len(PACKAGE) > 30 and len(PROGRAMS) >= 4
 ROOMS = {  # module: floor and column; an import points down, or stays in its column
     "instructblip.names": (0, "facts"), "instructblip.files": (0, "facts"), "instructblip.recipes": (0, "facts"),
-    "instructblip.config": (0, "facts"), "instructblip.data.sample": (0, "facts"),
+    "instructblip.config": (0, "facts"), "instructblip.choices": (0, "facts"), "instructblip.protocols": (0, "facts"),
+    "instructblip.pools": (0, "facts"), "instructblip.data.sample": (0, "facts"),
     "instructblip.data": (1, "data"), "instructblip.models": (1, "models"),
     "instructblip.evaluation.metrics": (1, "metrics"), "instructblip.evaluation.answers": (1, "metrics"),
     "instructblip.evaluation.predictions": (1, "metrics"),

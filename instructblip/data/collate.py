@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from instructblip.config import LLMConfig, ModelConfig, PromptFormat, QFormerConfig
+from instructblip.choices import PromptFormat
+from instructblip.config import LLMConfig, ModelConfig, QFormerConfig
 from instructblip.data.templates import Example
 
 IGNORE = -100

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from instructblip.config import PartitionConfig, Purpose
+from instructblip.choices import Purpose
+from instructblip.config import PartitionConfig
 from instructblip.recipes import Recipe
 
 
@@ -27,8 +28,7 @@ def refuse_leaks(recipes: Sequence[Recipe], partition: PartitionConfig, purpose:
     training split. `allow_leak` lets the run go on; its lineage still says what it saw.
     """
     for recipe in recipes:
-        if recipe.train is None:
-            raise ValueError(f"recipe {recipe.name} has no training split: it is for evaluation only")
+        recipe.training_split({})
     outside = [recipe.name for recipe in recipes if recipe.name not in partition.held_in]
     if purpose is Purpose.instruction_tune and outside and not allow_leak:
         raise ValueError(

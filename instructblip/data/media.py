@@ -8,11 +8,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import simplejpeg
-from omegaconf import OmegaConf
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from instructblip import pools
 from instructblip.data.sample import MediaRef
-from instructblip.recipes import RECIPES
 
 MAX_PIXELS = 64_000_000  # ours: the largest photographs of the 26 sources have 25 million
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
@@ -38,10 +37,11 @@ class RawPool:
     @classmethod
     def open(cls, name: str, root: Path) -> RawPool:
         """Raises ValueError naming the folder and its setting when it is not there."""
-        facts = OmegaConf.load(RECIPES / "pools" / f"{name}.yaml")
+        facts = pools.load(name)
         if not root.is_dir():
             raise ValueError(
-                f"no folder {root} for the pictures of pool {name!r}; download {facts.url} into it, "
+                f"no folder {root} for the pictures of pool {name!r}; download "
+                f"{' '.join(download.url for download in facts.downloads) or 'them'} into it, "
                 f"or point paths.media.{name} at the folder you have"
             )
         return cls(name, root, tuple(facts.layouts))

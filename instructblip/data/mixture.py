@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from instructblip.config import Draw, Weighting
+from instructblip.choices import Draw, Weighting
 from instructblip.data import keyed
 from instructblip.recipes import Recipe
 

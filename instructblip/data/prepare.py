@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from instructblip.config import MediaMode, PrepareConfig
+from instructblip.choices import MediaMode
+from instructblip.config import PrepareConfig
 from instructblip.data import shards
 from instructblip.data.media import BadMedia, RawPool, extension
-from instructblip.data.readers import Drop, read
+from instructblip.data.readers.base import Drop
+from instructblip.data.readers.registry import read, sources
 from instructblip.data.sample import MediaRef, Sample
 from instructblip.data.tables import table_path, write_table
 from instructblip.files import lock, read_json, sha256, write_json
@@ -47,10 +49,10 @@ def prepare(recipe: Recipe, split: str, config: PrepareConfig, progress: Progres
     manifest_path = data / "tables" / recipe.name / "manifest.json"
     with lock(manifest_path.with_name(".lock"), f"recipe {recipe.name}"):
         manifest = _manifest(manifest_path, recipe, config.rebuild)
-        sources = _sources(recipe, split, Path(config.paths.raw))
+        read_from = _hashes(recipe, split, Path(config.paths.raw))
         table = table_path(data, recipe.name, split)
         done = manifest["splits"].get(split)
-        if done and done["sources"] == sources and table.is_file() and LOST not in done["dropped"]:
+        if done and done["sources"] == read_from and table.is_file() and LOST not in done["dropped"]:
             return {**done, "fresh": False}
         scan = _scan(recipe, split, config)
         bad = _store_media(recipe, scan, config, progress)
@@ -60,7 +62,7 @@ def prepare(recipe: Recipe, split: str, config: PrepareConfig, progress: Progres
             "official_rows": recipe.split(split).rows,
             "dropped": {reason: {"count": len(uids), "first": uids[:SHOWN]} for reason, uids in scan.dropped.items()},
             "table": {"bytes": table.stat().st_size, "sha256": sha256(table)},
-            "sources": sources,
+            "sources": read_from,
         }
         manifest["splits"][split] = entry
         write_json(manifest_path, manifest)
@@ -82,10 +84,9 @@ def _manifest(path: Path, recipe: Recipe, rebuild: bool) -> dict[str, Any]:
     return manifest
 
 
-def _sources(recipe: Recipe, split: str, raw: Path) -> dict[str, str]:
-    """sha256 of each official file that is there; the reader names those that are not."""
-    paths = {name: raw / recipe.source / name for name in recipe.split(split).files}
-    return {name: sha256(path) for name, path in paths.items() if path.is_file()}
+def _hashes(recipe: Recipe, split: str, raw: Path) -> dict[str, str]:
+    """sha256 of each official file."""
+    return {str(path.relative_to(raw / recipe.source)): sha256(path) for path in sources(recipe, split, raw)}
 
 
 def _scan(recipe: Recipe, split: str, config: PrepareConfig) -> Scan:

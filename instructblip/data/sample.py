@@ -7,7 +7,7 @@ not metric weights, media named by pool and key so that overlap between datasets
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -91,6 +91,12 @@ class Sample:
     def shown(self) -> tuple[MediaRef, ...]:
         """What the model looks at: the picture, or the frames of a clip in order; picture options are not among it."""
         return tuple(ref for ref in self.media if ref.role == "main")
+
+
+def question_generation(sample: Sample, dataset: str) -> Sample:
+    """The Sample with its roles swapped: what was asked is to be said, given one of the answers."""
+    uid = f"{dataset}/{sample.uid.split('/', 1)[1]}"
+    return replace(sample, uid=uid, dataset=dataset, form=Form.vqg, candidates=None, gold=None)
 
 
 def votes(texts: list[str], confidences: list[str] | None = None) -> tuple[Answer, ...]:

@@ -58,7 +58,9 @@ class Reader:
     ) -> None:  # fmt: skip
         self.stream, self.recipes, self.tables = stream, list(recipes), list(tables)
         self.pools = {name: MediaPool(media / name) for name in {recipe.pool for recipe in recipes}}
-        self.templates = [templates(recipe.templates or "") for recipe in recipes]
+        self.templates = [
+            templates(recipe.wordings(table.split)) for recipe, table in zip(recipes, tables, strict=True)
+        ]
         self.transforms, self.image_size = transforms, image_size
 
     def read(self, pick: Pick) -> tuple[Example, Tensor]:

@@ -15,8 +15,9 @@ import numpy as np
 from datasets import Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 
-from instructblip.data.sample import Answer, Candidates, Form, MediaRef, Sample
+from instructblip.data.sample import Answer, Candidates, Form, MediaRef, Sample, question_generation
 from instructblip.files import read_json, replacing
+from instructblip.recipes import Recipe
 
 TEXT = Value("string")
 FEATURES = Features(
@@ -39,12 +40,15 @@ FEATURES = Features(
 
 
 class Table:
-    """A prepared split. Raises ValueError naming the command that writes it when it is not there, or empty."""
+    """A prepared split. Raises ValueError naming the command that writes it when it is not there, or empty.
 
-    def __init__(self, path: Path) -> None:
+    `asked_as` names the question generation recipe whose view of the table this is.
+    """
+
+    def __init__(self, path: Path, asked_as: str | None = None) -> None:
         if not path.is_file():
             raise ValueError(f"no table {path}; write it with `python prepare.py recipe={path.parent.name}`")
-        self.path = path
+        self.path, self.asked_as = path, asked_as
         self._rows = datasets.Dataset.from_file(str(path))
         self._chars = self._rows.select_columns(["instruction_chars", "response_chars"]).with_format("numpy")
         if not len(self._rows):
@@ -54,7 +58,17 @@ class Table:
         return len(self._rows)
 
     def sample(self, row: int) -> Sample:
-        return from_row(self._rows[row])
+        sample = from_row(self._rows[row])
+        return question_generation(sample, self.asked_as) if self.asked_as else sample
+
+    @property
+    def split(self) -> str:
+        return self.path.stem
+
+    @classmethod
+    def of(cls, data: Path, recipe: Recipe, split: str) -> Table:
+        """The table a recipe reads, which for a view is its parent's."""
+        return cls(table_path(data, recipe.table, split), recipe.name if recipe.view_of else None)
 
     def chars(self, rows: np.ndarray) -> np.ndarray:
         """(n, 2) characters of instruction and response for the given rows, without reading the text."""

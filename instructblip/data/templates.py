@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import string
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import cast
 
 from omegaconf import OmegaConf
 
-from instructblip.data.sample import Answer, Sample
+from instructblip.data.sample import Answer, Form, Sample
 from instructblip.names import require
 from instructblip.recipes import RECIPES, ResponseText
+
+MAX_OCR_TOKENS = 30  # LAVIS `predict_answers`
+OCR = "[[OCR tokens: {ocr}. ]]"  # before the instruction (paper, Table 5)
+OPTIONAL = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
+LETTERS = string.ascii_lowercase
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +49,48 @@ def templates(family: str) -> tuple[Template, ...]:
 
 
 def render(sample: Sample, template: Template, answer: Answer, response: ResponseText) -> Example:
-    text = RESPONSES[response](answer.text)
-    return Example(fill(template.text, sample), text, sample.dataset, sample.uid, template.id)
+    """The Example that trains `sample` on `answer`; OCR tokens go in front of a wording that does not place them."""
+    said = answer.text
+    if sample.form is Form.vqg:
+        said = sample.slots["question"]
+        sample = replace(sample, slots={**sample.slots, "answer": answer.text})
+    wording = template.text if "{ocr}" in template.text else OCR + template.text
+    return Example(fill(wording, sample), RESPONSES[response](said), sample.dataset, sample.uid, template.id)
 
 
 def fill(text: str, sample: Sample) -> str:
-    """The wording with its named slots filled. Raises ValueError naming a slot the Sample does not have."""
+    """The wording with its named slots filled; what stands in [[ ]] is left out when one of its slots is empty.
+
+    Raises ValueError naming a slot the Sample does not have.
+    """
+    slots = Slots(sample)
+    text = OPTIONAL.sub(lambda found: found.group(1) if all(map(slots.get, _named(found.group(1)))) else "", text)
     try:
-        return text.format_map(Slots(sample.slots))
+        return text.format_map(slots)
     except (KeyError, ValueError, IndexError) as missing:
         raise ValueError(f"{sample.uid} has no slot for the wording {text!r} ({missing})") from missing
 
 
 class Slots(dict[str, str]):
-    """Slot values as text; a wording may name a slot and nothing beneath it."""
+    """A Sample's slots as text; a wording may name a slot and nothing beneath it.
 
-    def __init__(self, slots: Mapping[str, object]) -> None:
-        super().__init__({name: value for name, value in slots.items() if isinstance(value, str)})
+    OCR tokens in file order, 30 at most (LAVIS); dialogue turns as questions and answers (ours); `options` are the
+    Sample's own candidates with letters (paper, appendix E).
+    """
+
+    def __init__(self, sample: Sample) -> None:
+        super().__init__({name: value for name, value in sample.slots.items() if isinstance(value, str)})
+        if "ocr" in sample.slots:
+            self["ocr"] = ", ".join(sample.slots["ocr"][:MAX_OCR_TOKENS])
+        if "history" in sample.slots:
+            self["history"] = " ".join(f"Question: {asked} Answer: {said}" for asked, said in sample.slots["history"])
+        if sample.candidates and sample.candidates.items:
+            letters = zip(LETTERS, sample.candidates.items, strict=False)
+            self["options"] = " ".join(f"({letter}) {item}" for letter, item in letters)
+
+
+def _named(text: str) -> list[str]:
+    return [name for _, name, _, _ in string.Formatter().parse(text) if name]
 
 
 def blip_caption(text: str) -> str:

@@ -14,7 +14,8 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from instructblip.config import EvaluateConfig, Images
+from instructblip.choices import Images
+from instructblip.config import EvaluateConfig
 from instructblip.data.collate import Collator
 from instructblip.data.media import BadMedia, decode
 from instructblip.data.sample import MediaRef, Sample
@@ -34,7 +35,8 @@ from instructblip.evaluation.predictions import (
 )
 from instructblip.files import lock
 from instructblip.names import lookup
-from instructblip.recipes import Decoding, Evaluation, Mode, Recipe, fingerprint
+from instructblip.protocols import Decoding, Evaluation, Mode
+from instructblip.recipes import Recipe, fingerprint
 
 if TYPE_CHECKING:
     from instructblip.training.run import LoadedRun

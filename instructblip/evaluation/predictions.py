@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from instructblip.config import EvaluateConfig, Images
+from instructblip.choices import Images
+from instructblip.config import EvaluateConfig
 from instructblip.data.sample import Sample
 from instructblip.evaluation.answers import verbaliser
-from instructblip.recipes import Evaluation, Recipe, fingerprint, plain
+from instructblip.protocols import Evaluation
+from instructblip.recipes import Recipe, fingerprint, plain
 
 
 @dataclass(frozen=True, slots=True)

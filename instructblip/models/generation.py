@@ -16,7 +16,7 @@ from torch import Tensor
 
 from instructblip.models.prefix import Prefix, Step
 from instructblip.names import require
-from instructblip.recipes import BeamLength, RepetitionScope
+from instructblip.protocols import BeamLength, RepetitionScope
 
 NEVER = float("-inf")  # the score of what must not be chosen
 

@@ -23,7 +23,7 @@ from instructblip.models.qformer import QFormer
 from instructblip.models.vision import VisionEncoder
 from instructblip.models.weights import Weights, read_init, take_between
 from instructblip.names import require
-from instructblip.recipes import BeamLength, RepetitionScope
+from instructblip.protocols import BeamLength, RepetitionScope
 
 
 class InstructBlip(nn.Module):

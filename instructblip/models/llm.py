@@ -34,7 +34,7 @@ from instructblip.models.generation import Search, write
 from instructblip.models.prefix import Prefix
 from instructblip.models.pretrained import from_folder, from_tensors
 from instructblip.models.ranking import Branches, log_likelihoods, node_positions, tree_mask, windows
-from instructblip.recipes import RepetitionScope
+from instructblip.protocols import RepetitionScope
 
 IGNORE = -100  # the label of a position that is no target, as in transformers
 

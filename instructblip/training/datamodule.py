@@ -15,7 +15,7 @@ from instructblip.data.collate import Batch, Collator
 from instructblip.data.lineage import Seen, refuse_leaks
 from instructblip.data.mixture import Source, Stream, probabilities
 from instructblip.data.steps import Place, Reader, Step, Steps, stream_hash
-from instructblip.data.tables import Table, manifest_hash, table_path
+from instructblip.data.tables import Table, manifest_hash
 from instructblip.data.templates import templates
 from instructblip.models.tokenizers import tokenizers
 from instructblip.recipes import Recipe, fingerprint
@@ -40,7 +40,7 @@ class TrainingSet:
     def lineage(self, steps: int) -> list[Seen]:
         """What the first `steps` steps drew."""
         return [
-            Seen(recipe.name, recipe.train or "", manifest, len(table), int(drawn))
+            Seen(recipe.name, table.split, manifest, len(table), int(drawn))
             for recipe, manifest, table, drawn in zip(
                 self.recipes, self.manifests, self.tables, self.stream.drawn(steps), strict=True
             )
@@ -61,14 +61,14 @@ def training_set(config: TrainConfig) -> TrainingSet:
     """Opens the mixture's tables. Raises ValueError naming what is missing and the command that makes it."""
     chosen = mixture_recipes(config)
     data = Path(config.paths.data)
-    tables = [Table(table_path(data, recipe.name, recipe.train or "")) for recipe in chosen]
+    tables = [Table.of(data, recipe, recipe.training_split(config.mixture.splits)) for recipe in chosen]
     weights = probabilities(chosen, config.mixture.weighting, config.mixture.factors)
     sources = [
-        Source(recipe.name, len(table), len(templates(recipe.templates or "")), p)
+        Source(recipe.name, len(table), len(templates(recipe.wordings(table.split))), p)
         for recipe, table, p in zip(chosen, tables, weights, strict=True)
     ]
     stream = Stream(sources, config.seed, config.batch_size, config.group_size, config.mixture.draw)
-    manifests = [manifest_hash(data, recipe.name, recipe.train or "") for recipe in chosen]
+    manifests = [manifest_hash(data, recipe.table, table.split) for recipe, table in zip(chosen, tables, strict=True)]
     return TrainingSet(chosen, tables, manifests, stream)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from instructblip.config import Reduction
+from instructblip.choices import Reduction
 from instructblip.data.collate import Batch
 
 Sum = Callable[[Tensor], Tensor]  # over ranks

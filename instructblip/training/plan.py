@@ -33,9 +33,10 @@ def missing(config: TrainConfig, chosen: list[Recipe], absent: list[str]) -> lis
     """Recipes, tables, tokenizers and weights a run needs and does not find, each with its setting or command."""
     lines = [f"recipe {name}: no data_recipes/{name}.yaml" for name in absent]
     for recipe in chosen:
-        path = Path(config.paths.data) / "tables" / recipe.name / f"{recipe.train}.arrow"
+        split = recipe.training_split(config.mixture.splits)
+        path = Path(config.paths.data) / "tables" / recipe.table / f"{split}.arrow"
         if not path.is_file():
-            lines.append(f"table {path}: python prepare.py recipe={recipe.name}")
+            lines.append(f"table {path}: python prepare.py recipe={recipe.table}")
     model = config.model
     wanted = {"model.qformer.tokenizer": model.qformer.tokenizer, "model.llm.tokenizer": model.llm.tokenizer}
     lines += [f"{setting}={path}" for setting, path in wanted.items() if not Path(path).exists()]
@@ -80,7 +81,7 @@ def _mixture(config: TrainConfig, chosen: list[Recipe], absent: list[str]) -> Ta
 
 def _rows(config: TrainConfig, recipe: Recipe) -> int:
     """Training rows as prepared; the official number while there is no table."""
-    split = recipe.train or ""
-    path = Path(config.paths.data) / "tables" / recipe.name / "manifest.json"
+    split = recipe.training_split(config.mixture.splits)
+    path = Path(config.paths.data) / "tables" / recipe.table / "manifest.json"
     prepared = read_json(path)["splits"].get(split) if path.is_file() else None
     return int(prepared["rows"] if prepared else recipe.split(split).rows)

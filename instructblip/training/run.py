@@ -17,7 +17,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from instructblip.config import Resume, TrainConfig
+from instructblip.choices import Resume
+from instructblip.config import TrainConfig
 from instructblip.files import lock, read_json, replacing, write_json
 from instructblip.models.instructblip import InstructBlip, build
 from instructblip.models.paths import backbone_in_init

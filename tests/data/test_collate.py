@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from instructblip.config import ModelConfig, PromptFormat
+from instructblip.choices import PromptFormat
+from instructblip.config import ModelConfig
 from instructblip.data.collate import IGNORE, Collator, Row
 from instructblip.data.templates import Example
 from instructblip.models.tokenizers import tokenizers

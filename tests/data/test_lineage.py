@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from instructblip import recipes
-from instructblip.config import PartitionConfig, Purpose
+from instructblip.choices import Purpose
+from instructblip.config import PartitionConfig
 from instructblip.data.lineage import Seen, merge, refuse_leaks
 
 PARTITION = PartitionConfig(held_in=["coco_caption", "vqav2"], held_out=["vsr"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from instructblip import recipes
-from instructblip.config import Draw, Weighting
+from instructblip.choices import Draw, Weighting
 from instructblip.data import keyed
 from instructblip.data.mixture import EvenDraw, RandomDraw, Source, Stream, deal, probabilities
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from instructblip import recipes
-from instructblip.data.readers import Drop, image_id, read
+from instructblip.data.readers.base import Drop, image_id
+from instructblip.data.readers.registry import read
 from instructblip.data.sample import Answer, Sample
 from tests.conftest import World
 from tests.fixtures import real_tree

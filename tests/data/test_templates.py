@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from instructblip.data.sample import Answer, Form, MediaRef, Sample
+from instructblip.data.sample import Answer, Candidates, Form, MediaRef, Sample, question_generation
 from instructblip.data.templates import Template, blip_caption, fill, render, templates
 from instructblip.recipes import ResponseText
 
@@ -14,7 +16,7 @@ SAMPLE = Sample(
     "train",
     Form.vqa,
     (MediaRef("coco", "1"),),
-    slots={"question": "Is {it} a dog?", "ocr": ("a",)},
+    slots={"question": "Is {it} a dog?"},
 )
 
 
@@ -42,6 +44,41 @@ def test_the_papers_wordings() -> None:
     texts = [template.text for template in templates("vqa")]
     assert texts[3] == "Q: {question} A:" and all("{question}" in text for text in texts)
     assert len({template.id for family in ("caption", "vqa") for template in templates(family)}) == 23
+
+
+def test_ocr_tokens_stand_in_front_unless_the_wording_places_them() -> None:
+    read = replace(SAMPLE, slots={"question": "Which?", "ocr": tuple(str(number) for number in range(40))})
+    example = render(read, Template("vqa-04", "Q: {question} A:"), Answer("x"), ResponseText.raw)
+    assert example.instruction == f"OCR tokens: {', '.join(map(str, range(30)))}. Q: Which? A:"
+    placed = render(read, Template("t", "{question} ({ocr})"), Answer("x"), ResponseText.raw).instruction
+    assert placed.startswith("Which? (0, 1") and placed.count("29") == 1
+    nothing_read = replace(read, slots={"question": "Which?", "ocr": ()})
+    assert (
+        render(nothing_read, Template("t", "Q: {question}"), Answer("x"), ResponseText.raw).instruction == "Q: Which?"
+    )
+
+
+def test_optional_parts_options_and_history() -> None:
+    turns = (("Is it red?", "yes"), ("And large?", "no"))
+    sample = replace(
+        SAMPLE, slots={"question": "Why?", "context": "", "history": turns}, candidates=Candidates(("a b", "c"))
+    )
+    prompt = "[[Context: {context} ]][[Dialog: {history}\n ]]Question: {question} Options: {options}."
+    assert fill(prompt, sample) == (
+        "Dialog: Question: Is it red? Answer: yes Question: And large? Answer: no\n Question: Why? Options: (a) a b (b) c."
+    )
+
+
+def test_question_generation_swaps_the_roles() -> None:
+    swapped = question_generation(replace(SAMPLE, candidates=Candidates(("a", "b")), gold=1), "vqav2_vqg")
+    assert (swapped.uid, swapped.dataset, swapped.form, swapped.gold) == (
+        "vqav2_vqg/train/1",
+        "vqav2_vqg",
+        Form.vqg,
+        None,
+    )
+    example = render(swapped, Template("vqg", "A question for {answer}:"), Answer("net"), ResponseText.raw)
+    assert (example.instruction, example.response) == ("A question for net:", "Is {it} a dog?")
 
 
 @pytest.mark.parametrize("text", ["{statement}", "{ocr}", "{0}"])

@@ -12,7 +12,7 @@ from instructblip.data.sample import Answer, Form, MediaRef, Sample
 from instructblip.evaluation.answers import VARIANTS
 from instructblip.evaluation.metrics import METRICS, metric, multiple_choice, vqa_accuracy
 from instructblip.evaluation.predictions import Prediction
-from instructblip.recipes import Mode
+from instructblip.protocols import Mode
 
 GOLDEN_NAMES = {
     "official_2021": "official_2021",

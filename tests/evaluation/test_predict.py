@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from instructblip import recipes
-from instructblip.config import Images
+from instructblip.choices import Images
 from instructblip.data.sample import Candidates, MediaRef
 from instructblip.data.shards import append
 from instructblip.evaluation.predict import (
@@ -22,7 +22,7 @@ from instructblip.evaluation.predict import (
     shuffled,
 )
 from instructblip.evaluation.predictions import read
-from instructblip.recipes import Decoding
+from instructblip.protocols import Decoding
 
 from .conftest import PICTURES, World, picture, question, statement
 

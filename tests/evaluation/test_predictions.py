@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from instructblip import recipes
-from instructblip.config import Images
+from instructblip.choices import Images
 from instructblip.evaluation.predictions import (
     Conditions,
     Prediction,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from instructblip.config import Images
+from instructblip.choices import Images
 from instructblip.files import sha256
 
 from .conftest import World, question, statement

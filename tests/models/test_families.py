@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from instructblip.config import ModelConfig, PromptFormat
+from instructblip.choices import PromptFormat
+from instructblip.config import ModelConfig
 from instructblip.data.collate import IGNORE, Collator
 from instructblip.models.instructblip import InstructBlip, build, trainable_names
 from instructblip.training import checkpoint

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instructblip.config import Reduction
+from instructblip.choices import Reduction
 from instructblip.data.collate import Batch
 from instructblip.training.loss import weigh
 

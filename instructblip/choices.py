@@ -1,0 +1,56 @@
+"""The choices a config offers: each an enum, resolved in one explicit place."""
+
+from enum import Enum
+
+
+class Weighting(Enum):
+    """p_d from the recipe sizes S_d."""
+
+    sqrt = "sqrt"  # paper, section 2.3
+    uniform = "uniform"  # its ablation
+    proportional = "proportional"
+
+
+class Draw(Enum):
+    """How the dataset of a group is drawn."""
+
+    random = "random"  # independent draws, as the paper
+    even = "even"  # low discrepancy: realised shares stay near p_d at every step
+
+
+class Reduction(Enum):
+    """What the loss is a mean over, within one global step."""
+
+    group = "group"  # mean over groups of token means: LAVIS' iteration runner under DDP
+    token = "token"
+    sample = "sample"
+
+
+class Purpose(Enum):
+    instruction_tune = "instruction_tune"
+    finetune = "finetune"
+
+
+class Resume(Enum):
+    never = "never"
+    auto = "auto"
+
+
+class MediaMode(Enum):
+    copy = "copy"
+    link = "link"
+
+
+class Images(Enum):
+    own = "own"
+    shuffled = "shuffled"  # control: every picture goes to another question
+
+
+class PromptFormat(Enum):
+    raw = "raw"  # queries, BOS, instruction: LAVIS
+    chat = "chat"  # the user turn of `chat_template`, with the queries before the instruction
+
+
+class Precision(Enum):
+    fp32 = "32-true"
+    bf16 = "bf16-mixed"

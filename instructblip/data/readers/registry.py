@@ -1,0 +1,51 @@
+"""Official annotation files to Samples: one function per raw layout, no wording, nothing normalised.
+
+A reader yields every row: a Sample, or a Drop that says why the row is none. Files come in the order of the recipe,
+those of a pattern sorted by name, then the optional ones that are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from instructblip.data.readers import captions, choices, questions
+from instructblip.data.readers.base import Context, Drop, Reader
+from instructblip.data.sample import Sample
+from instructblip.names import lookup
+from instructblip.recipes import Recipe
+
+READERS: dict[str, Reader] = {
+    "coco_captions": captions.coco_captions,
+    "karpathy_captions": captions.karpathy_captions,
+    "vqa": questions.vqa,
+    "vsr": choices.vsr,
+}
+
+
+def read(recipe: Recipe, split: str, raw: Path) -> Iterator[Sample | Drop]:
+    """Every row of a split. Raises ValueError naming a missing file and where it comes from."""
+    facts = recipe.split(split)
+    files = sources(recipe, split, raw)
+    reader = lookup(facts.reader, READERS, "reader")
+    try:
+        yield from reader(files, Context(recipe.table, split, recipe.pool, recipe.form, tuple(facts.select)))
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"{recipe.name}/{split}: {files[0]} is not in the layout reader {facts.reader!r} knows "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def sources(recipe: Recipe, split: str, raw: Path) -> list[Path]:
+    """The split's official files. Raises ValueError naming those that are missing and where they come from."""
+    facts, folder = recipe.split(split), raw / recipe.source
+    found = {name: sorted(folder.glob(name)) for name in facts.files}
+    if absent := [str(folder / name) for name, paths in found.items() if not paths]:
+        urls = dict.fromkeys(download.url for download in recipe.downloads)
+        raise ValueError(
+            f"{recipe.name}/{split}: missing {', '.join(absent)}; get it from {' '.join(urls)} "
+            f"and put it there, or set paths.raw (check=true lists what is needed)"
+        )
+    optional = [folder / name for name in facts.optional if (folder / name).is_file()]
+    return [path for paths in found.values() for path in paths] + optional
