@@ -26,15 +26,9 @@ from instructblip.miniature.albums import Sizes
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "real_samples"
 SMALL = Sizes(
-    coco_train=40,
-    coco_val=4,
-    coco_test=12,
-    train_questions=3,
-    test_questions=2,
-    vsr_train=8,
-    vsr_dev=4,
-    vsr_test=16,
-)
+    given={"coco_train": 40, "coco_val": 4, "coco_test": 12, "vqav2_train": 3, "vqav2_test": 2,
+           "vsr_train": 8, "vsr_dev": 4, "vsr_test": 16}
+)  # fmt: skip
 RECIPES = ("coco_caption", "vqav2", "vsr")
 
 torch.set_num_threads(1)

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import cycle
 
 from instructblip.miniature.programs import captions
 from instructblip.miniature.scenes import COUNTS, Role, Scene, distinct
 
+ITEMS = {  # pictures of an album, questions or statements of a set
+    "coco_train": 1500,
+    "coco_val": 100,
+    "coco_test": 300,
+    "vqav2_train": 4,  # questions about each picture of coco_train
+    "vqav2_test": 3,  # and of coco_test
+    "vsr_train": 120,
+    "vsr_dev": 60,
+    "vsr_test": 400,
+}
+
 
 @dataclass(frozen=True)
 class Sizes:
-    """Pictures of COCO, questions VQAv2 asks about each of coco_train and of coco_test, statements of VSR."""
+    """How many there are of everything: ITEMS, a share of them, or what `given` says."""
 
-    coco_train: int = 1500
-    coco_val: int = 100
-    coco_test: int = 300
-    train_questions: int = 4
-    test_questions: int = 3
-    vsr_train: int = 120
-    vsr_dev: int = 60
-    vsr_test: int = 400
+    scale: float = 1.0
+    given: Mapping[str, int] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> int:
+        return self.given.get(name, max(1, round(ITEMS[name] * self.scale)))
+
+    def __hash__(self) -> int:
+        return hash((self.scale, tuple(sorted(self.given.items()))))
 
 
 @dataclass(frozen=True)
@@ -33,7 +44,7 @@ class Album:
     ids: range
     folders: tuple[str, ...]  # in turn
     counts: Sequence[int] = COUNTS  # of objects
-    share: float = 1.0  # pictures for each item that `Sizes` counts
+    share: float = 1.0  # pictures for each item of ITEMS
 
 
 FILE_NAMES = {
@@ -73,7 +84,7 @@ def pictures(album: str, seed: int, sizes: Sizes) -> list[Picture]:
     """The pictures of one split, with distinct scenes."""
     rng = random.Random(f"{seed}/{album}")
     source = ALBUMS[album]
-    number = round(getattr(sizes, album) * source.share)
+    number = round(sizes[album] * source.share)
     scenes = distinct(number, source.role, rng, source.counts)
     ids = rng.sample(source.ids, number)
     return [

@@ -1,25 +1,17 @@
-"""The embedded world: coloured shapes on a 3x3 grid, and how they are drawn.
-
-A `Scene` is content alone. What varies without meaning anything (background, position within the cell, shade)
-is drawn from the generator passed to `render`.
-"""
+"""The embedded world: coloured shapes on a 3x3 grid. A `Scene` is content alone; `drawing` makes a picture of it."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import product
 
-from PIL import Image, ImageDraw
-
 SIDE = 48  # pixels of a picture
 GRID = 3
 CELL = SIDE // GRID
-SUPERSAMPLING = 4
 
 SHAPES = ("circle", "square", "triangle", "star")
 COLOURS = {
@@ -46,11 +38,6 @@ PLACES = (  # of the cells, row by row
 WITHHELD = frozenset({("circle", "purple"), ("square", "orange"), ("triangle", "green"), ("star", "blue")})
 PAIRS = tuple(pair for pair in product(SHAPES, COLOURS) if pair not in WITHHELD)
 COUNTS = (1, *[2] * 3, *[3] * 4, *[4] * 4)  # of objects; seldom one: there are few such scenes
-
-SHIFT = 0.8  # pixels an object may lie off the middle of its cell
-SHADE = 12  # how far a channel of an object may be from its colour
-BACKGROUNDS = range(196, 236)
-TINT = 6  # how far a channel of the background may be from grey
 
 
 class Role(Enum):
@@ -130,39 +117,3 @@ def distinct(number: int, role: Role, rng: random.Random, counts: Sequence[int] 
         if scene.role is role:
             scenes.setdefault(scene.identity, scene)
     return list(scenes.values())
-
-
-def render(scene: Scene, rng: random.Random) -> Image.Image:
-    """The scene as an RGB picture of SIDE x SIDE pixels; `rng` decides what has no meaning."""
-    grey = rng.choice(BACKGROUNDS)
-    side = SIDE * SUPERSAMPLING
-    canvas = Image.new("RGB", (side, side), _near((grey, grey, grey), TINT, rng))
-    draw = ImageDraw.Draw(canvas)
-    for item in scene.objects:
-        x = (item.column + 0.5) * CELL + rng.uniform(-SHIFT, SHIFT)
-        y = (item.row + 0.5) * CELL + rng.uniform(-SHIFT, SHIFT)
-        radius = SIZES[item.size]
-        corners = [(x + radius * dx, y + radius * dy) for dx, dy in OUTLINES[item.shape]]
-        outline = [(SUPERSAMPLING * u, SUPERSAMPLING * v) for u, v in corners]
-        draw.polygon(outline, fill=_near(COLOURS[item.colour], SHADE, rng))
-    return canvas.resize((SIDE, SIDE), Image.Resampling.BOX)
-
-
-def _near(colour: tuple[int, int, int], distance: int, rng: random.Random) -> tuple[int, int, int]:
-    red, green, blue = (min(255, max(0, channel + rng.randint(-distance, distance))) for channel in colour)
-    return red, green, blue
-
-
-def _polygon(radii: Sequence[float], start: float = -90.0) -> list[tuple[float, float]]:
-    """Corners at equal angles and at the given distances from the middle; `start` in degrees, -90 is up."""
-    step = math.radians(360 / len(radii))
-    angles = [math.radians(start) + k * step for k in range(len(radii))]
-    return [(r * math.cos(angle), r * math.sin(angle)) for r, angle in zip(radii, angles, strict=True)]
-
-
-OUTLINES = {  # corners as multiples of the radius
-    "circle": _polygon([1.0] * 48),
-    "square": _polygon([1.2] * 4, start=-45.0),
-    "triangle": _polygon([1.15] * 3),
-    "star": _polygon([1.15, 0.45] * 5),
-}

@@ -17,7 +17,9 @@ def seed() -> int:
 
 @pytest.fixture(scope="session")
 def sizes() -> Sizes:
-    return Sizes(coco_train=120, coco_val=20, coco_test=60, vsr_train=20, vsr_dev=12, vsr_test=400)
+    return Sizes(
+        given={"coco_train": 120, "coco_val": 20, "coco_test": 60, "vsr_train": 20, "vsr_dev": 12, "vsr_test": 400}
+    )
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
+from instructblip.miniature.drawing import render
 from instructblip.miniature.scenes import (
     CELL,
     COLOURS,
@@ -18,7 +19,6 @@ from instructblip.miniature.scenes import (
     Role,
     Scene,
     distinct,
-    render,
 )
 
 FILL = {

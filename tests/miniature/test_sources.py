@@ -8,8 +8,8 @@ from instructblip.miniature import sources
 from instructblip.miniature.albums import ALBUMS, Sizes, pictures
 from instructblip.miniature.scenes import CELL, COLOURS
 
-TINY = Sizes(coco_train=6, coco_val=2, coco_test=3, vsr_train=4, vsr_dev=4, vsr_test=4)
-TEXTS_OF_WORLD = {1: "15de2735bad82000"}  # hash of all annotation files at seed 0
+TINY = Sizes(given={"coco_train": 6, "coco_val": 2, "coco_test": 3, "vsr_train": 4, "vsr_dev": 4, "vsr_test": 4})
+TEXTS_OF_WORLD = {1: "b915d6a4b089fc18"}  # hash of all annotation files at seed 0
 
 
 def digest(folder: Path, pattern: str = "*") -> str:
@@ -80,7 +80,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sources, "vsr", interrupt)
+        patch.setitem(sources.WRITERS, "vsr", interrupt)
         with pytest.raises(KeyboardInterrupt):
             sources.write(tmp_path / "raw", 0, TINY)
     assert list(tmp_path.iterdir()) == []
