@@ -26,6 +26,13 @@ class Reduction(Enum):
     sample = "sample"
 
 
+class Leakage(Enum):
+    """What of a training split is trained on (an audit says what it shares with the evaluated ones)."""
+
+    paper = "paper"  # all of it: official training splits only
+    strict = "strict"  # no row whose picture is evaluated
+
+
 class Purpose(Enum):
     instruction_tune = "instruction_tune"
     finetune = "finetune"

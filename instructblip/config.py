@@ -10,7 +10,18 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from instructblip.choices import Draw, Images, MediaMode, Precision, PromptFormat, Purpose, Reduction, Resume, Weighting
+from instructblip.choices import (
+    Draw,
+    Images,
+    Leakage,
+    MediaMode,
+    Precision,
+    PromptFormat,
+    Purpose,
+    Reduction,
+    Resume,
+    Weighting,
+)
 
 
 @dataclass
@@ -192,6 +203,7 @@ class TrainConfig:
     seed: int = 42  # LAVIS
     purpose: Purpose = Purpose.instruction_tune
     allow_leak: bool = False
+    leakage: Leakage = Leakage.paper
     steps: int = MISSING
     batch_size: int = MISSING  # global
     group_size: int = MISSING  # consecutive samples of one dataset: the paper's per-GPU batch

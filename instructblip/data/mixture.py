@@ -8,8 +8,11 @@ not change what another one gives. The only state is the number of finished step
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +77,7 @@ class Stream:
         self.seed, self.batch_size, self.group_size = seed, batch_size, group_size
         self.groups_per_step = batch_size // group_size
         p = np.array([source.probability for source in sources])
-        self._draw: RandomDraw | EvenDraw = RandomDraw(p, seed) if draw is Draw.random else EvenDraw(p)
+        self._draw: DatasetDraw = RandomDraw(p, seed) if draw is Draw.random else EvenDraw(p)
 
     def step(self, number: int) -> list[Pick]:
         first = number * self.groups_per_step
@@ -109,18 +112,15 @@ class Stream:
         return keyed.key(self.seed, source.recipe, purpose)
 
 
-class RandomDraw:
-    """Independent draws, as the paper. Counting is a vectorised recount from where it last stood."""
+class DatasetDraw(ABC):
+    """Which dataset each group is of. Counting recounts, vectorised, from where it last stood."""
 
-    def __init__(self, p: NDArray[np.float64], seed: int) -> None:
-        self._edges = np.cumsum(p)[:-1]
-        self._key = keyed.key(seed, "dataset")
-        self._at, self._counts = 0, np.zeros(len(p), dtype=np.int64)
+    def __init__(self, datasets: int) -> None:
+        self._at, self._counts = 0, np.zeros(datasets, dtype=np.int64)
 
+    @abstractmethod
     def datasets(self, first: int, last: int) -> INTEGERS:
         """Dataset of each group in [first, last)."""
-        u = keyed.uniform(self._key, np.arange(first, last, dtype=np.uint64))
-        return np.searchsorted(self._edges, u, side="right").astype(np.int64)
 
     def counts_before(self, group: int) -> INTEGERS:
         """(D,) groups of each dataset among the first `group` groups."""
@@ -133,43 +133,43 @@ class RandomDraw:
         return self._counts.copy()
 
 
-class EvenDraw:
-    """Low discrepancy in closed form: a tree of near-even splits, each of which deals its groups by rounding.
+class RandomDraw(DatasetDraw):
+    """Independent draws, as the paper."""
 
-    A node that has n groups gives round(n r) to its left child, r being the left share; the rounding errors about
-    halve on the way down, so every dataset stays near its share (at most 1.17 groups off for the paper's sizes).
+    def __init__(self, p: NDArray[np.float64], seed: int) -> None:
+        super().__init__(len(p))
+        self._edges = np.cumsum(p)[:-1]
+        self._key = keyed.key(seed, "dataset")
+
+    def datasets(self, first: int, last: int) -> INTEGERS:
+        u = keyed.uniform(self._key, np.arange(first, last, dtype=np.uint64))
+        return np.searchsorted(self._edges, u, side="right").astype(np.int64)
+
+
+class EvenDraw(DatasetDraw):
+    """Low discrepancy: after any number n of groups, each dataset has had n p groups, give or take less than one.
+
+    The j-th group (from 0) of a dataset may come once n reaches j / p and is due by (j + 1) / p; of those that may
+    come, the one due first does. No date is ever missed (Steiner and Yeomans, Management Science 1993).
     """
 
     def __init__(self, p: NDArray[np.float64]) -> None:
-        self._p = p
-
-    def counts_before(self, group: int) -> INTEGERS:
-        counts = np.zeros(len(self._p), dtype=np.int64)
-        nodes = [(np.argsort(-self._p, kind="stable"), group)]
-        while nodes:
-            members, total = nodes.pop()
-            if len(members) == 1:
-                counts[members[0]] = total
-                continue
-            left, right = _split(members, self._p)
-            share = math.fsum(self._p[left]) / math.fsum(self._p[members])
-            given = math.floor(total * share + 0.5)
-            nodes += [(left, given), (right, total - given)]
-        return counts
+        super().__init__(len(p))
+        self._gap = [1 / share for share in p.tolist()]
+        self._may = [(gap, dataset) for dataset, gap in enumerate(self._gap)]  # heap of (due, dataset)
+        self._later: list[tuple[float, int]] = []  # heap of (when it may come, dataset)
+        self._order = array("H")
+        heapify(self._may)
 
     def datasets(self, first: int, last: int) -> INTEGERS:
-        counts = np.stack([self.counts_before(group) for group in range(first, last + 1)])
-        return np.diff(counts, axis=0).argmax(axis=1)
-
-
-def _split(members: INTEGERS, p: NDArray[np.float64]) -> tuple[INTEGERS, INTEGERS]:
-    """Two halves of about the same probability: the largest first, each to the lighter side."""
-    left: list[int] = []
-    right: list[int] = []
-    for member in members:
-        side = left if p[left].sum() <= p[right].sum() else right
-        side.append(int(member))
-    return np.array(left), np.array(right)
+        for drawn in range(len(self._order), last):
+            while self._later and self._later[0][0] <= drawn + 1:
+                start, dataset = heappop(self._later)
+                heappush(self._may, (start + self._gap[dataset], dataset))
+            due, dataset = heappop(self._may)
+            self._order.append(dataset)
+            heappush(self._later, (due, dataset))
+        return np.frombuffer(self._order[first:last], dtype=np.uint16).astype(np.int64)
 
 
 def deal(costs: Sequence[int], ranks: int, micro_batch_size: int) -> list[list[list[int]]]:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,12 @@ class MediaPool:
     Raises ValueError at opening when there is no pool, or a tar is missing or not of the size its index was made for.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, indices: Sequence[Path] = ()) -> None:
         self.folder = folder
-        indices = sorted(folder.glob("*.arrow"))
+        indices = indices or index_paths(folder)
         if not indices:
             raise ValueError(f"no media index in {folder}; write it with `python prepare.py recipe=...`")
-        tables = [_open_index(path) for path in indices]
+        tables = [open_index(path) for path in indices]
         self._index = pa.concat_tables(tables)
         hashes = np.concatenate([table["hash"].to_numpy() for table in tables])
         self._order = np.argsort(hashes, kind="stable")
@@ -97,9 +97,14 @@ class MediaPool:
         return self._files[file]
 
 
+def index_paths(folder: Path) -> list[Path]:
+    """The indices of the pool's finished shards."""
+    return sorted(folder.glob("*.arrow"))
+
+
 def pool_keys(folder: Path) -> set[str]:
     """Every key of the pool's finished shards."""
-    return {key.as_py() for path in folder.glob("*.arrow") for key in _open_index(path)["key"]}
+    return {key.as_py() for path in index_paths(folder) for key in open_index(path)["key"]}
 
 
 def append(folder: Path, pictures: Iterable[tuple[str, bytes]], shard_size: int) -> Iterator[int]:
@@ -188,7 +193,7 @@ def _write_index(path: Path, table: pa.Table, container_bytes: int) -> None:
         writer.write_table(table)
 
 
-def _open_index(path: Path) -> pa.Table:
+def open_index(path: Path) -> pa.Table:
     """The memory-mapped index, after checking that its tar is there and has the size it was made for."""
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()

@@ -42,14 +42,15 @@ FEATURES = Features(
 class Table:
     """A prepared split. Raises ValueError naming the command that writes it when it is not there, or empty.
 
-    `asked_as` names the question generation recipe whose view of the table this is.
+    `asked_as` names the question generation recipe whose view of the table this is; `kept` are the rows it has left.
     """
 
-    def __init__(self, path: Path, asked_as: str | None = None) -> None:
+    def __init__(self, path: Path, asked_as: str | None = None, kept: np.ndarray | None = None) -> None:
         if not path.is_file():
             raise ValueError(f"no table {path}; write it with `python prepare.py recipe={path.parent.name}`")
         self.path, self.asked_as = path, asked_as
-        self._rows = datasets.Dataset.from_file(str(path))
+        rows = datasets.Dataset.from_file(str(path))
+        self._rows = rows if kept is None else rows.select(kept)
         self._chars = self._rows.select_columns(["instruction_chars", "response_chars"]).with_format("numpy")
         if not len(self._rows):
             raise ValueError(f"{path} has no rows; its manifest.json says what was dropped and why")
@@ -66,9 +67,9 @@ class Table:
         return self.path.stem
 
     @classmethod
-    def of(cls, data: Path, recipe: Recipe, split: str) -> Table:
+    def of(cls, data: Path, recipe: Recipe, split: str, kept: np.ndarray | None = None) -> Table:
         """The table a recipe reads, which for a view is its parent's."""
-        return cls(table_path(data, recipe.table, split), recipe.name if recipe.view_of else None)
+        return cls(table_path(data, recipe.table, split), recipe.name if recipe.view_of else None, kept)
 
     def chars(self, rows: np.ndarray) -> np.ndarray:
         """(n, 2) characters of instruction and response for the given rows, without reading the text."""

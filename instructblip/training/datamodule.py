@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from instructblip import recipes as recipe_files
+from instructblip.choices import Leakage
 from instructblip.config import TrainConfig
 from instructblip.data.collate import Batch, Collator
+from instructblip.data.leakage import strict_rows
 from instructblip.data.lineage import Seen, refuse_leaks
 from instructblip.data.mixture import Source, Stream, probabilities
 from instructblip.data.steps import Place, Reader, Step, Steps, stream_hash
@@ -60,16 +63,26 @@ def mixture_recipes(config: TrainConfig) -> list[Recipe]:
 def training_set(config: TrainConfig) -> TrainingSet:
     """Opens the mixture's tables. Raises ValueError naming what is missing and the command that makes it."""
     chosen = mixture_recipes(config)
-    data = Path(config.paths.data)
-    tables = [Table.of(data, recipe, recipe.training_split(config.mixture.splits)) for recipe in chosen]
+    opened = [_open(config, recipe) for recipe in chosen]
+    tables = [table for table, _ in opened]
     weights = probabilities(chosen, config.mixture.weighting, config.mixture.factors)
     sources = [
         Source(recipe.name, len(table), len(templates(recipe.wordings(table.split))), p)
         for recipe, table, p in zip(chosen, tables, weights, strict=True)
     ]
     stream = Stream(sources, config.seed, config.batch_size, config.group_size, config.mixture.draw)
-    manifests = [manifest_hash(data, recipe.table, table.split) for recipe, table in zip(chosen, tables, strict=True)]
-    return TrainingSet(chosen, tables, manifests, stream)
+    return TrainingSet(chosen, tables, [manifest for _, manifest in opened], stream)
+
+
+def _open(config: TrainConfig, recipe: Recipe) -> tuple[Table, str]:
+    """The table a recipe trains on and its manifest hash; another set of rows of it is another manifest."""
+    data, split = Path(config.paths.data), recipe.training_split(config.mixture.splits)
+    table = Table.of(data, recipe, split)
+    manifest = manifest_hash(data, recipe.table, split)
+    if config.leakage is Leakage.paper:
+        return table, manifest
+    kept = strict_rows(data, recipe.table, split)
+    return Table.of(data, recipe, split, kept), fingerprint([manifest, sha256(kept.tobytes()).hexdigest()])
 
 
 def collator(config: TrainConfig, encoder_decoder: bool) -> Collator:

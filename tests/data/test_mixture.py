@@ -75,13 +75,20 @@ def test_a_step_does_not_depend_on_what_was_asked_before() -> None:
     assert forwards[3] != [stream(seed=2).step(number) for number in range(30)][3]
 
 
-@pytest.mark.parametrize("draw", list(Draw))
-def test_shares_come_out_as_p(draw: Draw) -> None:
+def test_random_shares_come_out_as_p() -> None:
     groups = 20_000
-    counts = (RandomDraw(P, 3) if draw is Draw.random else EvenDraw(P)).counts_before(groups)
-    deviation = np.abs(counts - P * groups)
-    limit = 4 * np.sqrt(P * (1 - P) * groups) if draw is Draw.random else 1.2
-    assert counts.sum() == groups and (deviation < limit).all()
+    counts = RandomDraw(P, 3).counts_before(groups)
+    assert counts.sum() == groups and (np.abs(counts - P * groups) < 4 * np.sqrt(P * (1 - P) * groups)).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_even_shares_are_never_off_by_more_than_one_group(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    p = np.maximum(rng.dirichlet(np.full(rng.integers(2, 40), rng.choice([0.1, 0.3, 1, 5]))), 1e-4) if seed else P
+    p /= p.sum()
+    drawn = EvenDraw(p).datasets(0, 3000)
+    counts = np.cumsum(np.eye(len(p))[drawn], axis=0)  # (groups, D)
+    assert np.abs(counts - p * np.arange(1, 3001)[:, None]).max() < 1
 
 
 @pytest.mark.parametrize("draw", [RandomDraw(P, 3), EvenDraw(P)])
@@ -91,8 +98,10 @@ def test_counting_agrees_with_drawing(draw: RandomDraw | EvenDraw) -> None:
         assert np.array_equal(draw.counts_before(group), np.bincount(drawn[:group], minlength=len(P)))
 
 
-def test_resuming_far_in_costs_little() -> None:
-    late = Stream([Source(str(i), size, 10, p) for i, (size, p) in enumerate(zip(SIZES, P, strict=True))], 42, 128, 8)
+@pytest.mark.parametrize("draw", list(Draw))
+def test_resuming_far_in_costs_little(draw: Draw) -> None:
+    sources = [Source(str(i), size, 10, p) for i, (size, p) in enumerate(zip(SIZES, P, strict=True))]
+    late = Stream(sources, 42, 128, 8, draw)
     began = time.process_time()
     late.step(60_000)
     assert time.process_time() - began < 1.0

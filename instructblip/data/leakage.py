@@ -1,0 +1,144 @@
+"""The audit as a command: opens what is prepared, compares, and writes a table a paper could cite.
+
+`paths.data/audit/` then holds report.md, overlaps.json, and for policy `strict` the rows that each training split
+keeps, bound to the very tables they were computed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instructblip.data.audit import KINDS, Catalogue, Overlap, Shown, duplicates, kept_rows, overlap, shown
+from instructblip.data.fingerprints import Fingerprints, fingerprint_pool
+from instructblip.data.tables import Table, manifest_hash, table_path
+from instructblip.files import read_json, replacing, write_json
+from instructblip.recipes import Recipe
+
+CAVEAT = (
+    "What no audit of these data can undo: BLIP-2's own pre-training (COCO, Visual Genome, Conceptual Captions, SBU, "
+    "LAION) has seen many of the evaluated pictures."
+)
+Progress = Callable[[Iterable[Any], str], Iterable[Any]]
+
+
+def audit(
+    training: Sequence[Recipe], evaluated: Sequence[Recipe], data: Path, distance: int, workers: int, progress: Progress
+) -> Path:
+    """Compares every prepared training split of `training` with every prepared evaluation split; returns the report.
+
+    Raises ValueError when nothing of one side is prepared, or the extra `audit` is not installed.
+    """
+    sides = [_splits(training, training_splits, data), _splits(evaluated, evaluation_splits, data)]
+    for tables, what in zip(sides, ("training", "evaluation"), strict=True):
+        if not tables:
+            raise ValueError(f"no {what} split is prepared in {data}: run prepare.py with the same recipes first")
+    tables = {**sides[0], **sides[1]}
+    catalogue = _catalogue(tables.values(), data / "media", workers, progress)
+    read = {name: shown(name, table, catalogue) for name, table in progress(list(tables.items()), "splits")}
+    trained, tested = ([read[name] for name in side] for side in sides)
+    pairs = duplicates(catalogue, _pictures(trained), _pictures(tested), distance)
+    overlaps = [overlap(one, other, pairs) for one in trained for other in tested]
+    kept = {side.name: kept_rows(side, pairs) for side in trained}
+    lacking = [*_lacking(training, training_splits, data), *_lacking(evaluated, evaluation_splits, data)]
+    return _write(data, overlaps, kept, read, lacking, distance)
+
+
+def training_splits(recipe: Recipe) -> list[str]:
+    return recipe.train[:1]
+
+
+def evaluation_splits(recipe: Recipe) -> list[str]:
+    """The split of the protocol and of each of its variants."""
+    if recipe.evaluation is None:
+        return []
+    variants = [None, *recipe.evaluation.variants]
+    profile = next(iter(recipe.evaluation.prompts))
+    return list(dict.fromkeys(recipe.protocol(profile, variant).split for variant in variants))
+
+
+def strict_rows(data: Path, recipe: str, split: str) -> np.ndarray:
+    """Rows of a prepared split that show no evaluated picture.
+
+    Raises ValueError when the audit was not made, or was made on another table.
+    """
+    path = data / "audit" / "overlaps.json"
+    found = read_json(path)["kept"].get(f"{recipe}/{split}") if path.is_file() else None
+    if found is None or found["table"] != manifest_hash(data, recipe, split):
+        raise ValueError(
+            f"leakage=strict needs an audit of {recipe}/{split} as it is prepared now: python prepare.py audit=true"
+        )
+    rows: np.ndarray = np.load(data / "audit" / f"{recipe}-{split}.npy", allow_pickle=False)
+    return rows
+
+
+def _splits(recipes: Sequence[Recipe], of: Callable[[Recipe], list[str]], data: Path) -> dict[str, Table]:
+    """recipe/split -> table of what is prepared; a view shows what its parent shows."""
+    named = {(recipe.table, split): recipe for recipe in recipes for split in of(recipe)}
+    return {
+        f"{name}/{split}": Table(table_path(data, name, split))
+        for name, split in named
+        if table_path(data, name, split).is_file()
+    }
+
+
+def _lacking(recipes: Sequence[Recipe], of: Callable[[Recipe], list[str]], data: Path) -> list[str]:
+    pairs = dict.fromkeys((recipe.table, split) for recipe in recipes for split in of(recipe))
+    return [f"{name}/{split}" for name, split in pairs if not table_path(data, name, split).is_file()]
+
+
+def _catalogue(tables: Iterable[Table], media: Path, workers: int, progress: Progress) -> Catalogue:
+    names = sorted({ref.pool for table in tables for ref in table.sample(0).media})
+    for name in names:
+        fingerprint_pool(media / name, workers, progress)
+    return Catalogue({name: Fingerprints.read(media / name) for name in names})
+
+
+def _pictures(sides: Sequence[Shown]) -> np.ndarray:
+    return np.concatenate([side.pictures for side in sides])
+
+
+def _write(
+    data: Path, overlaps: Sequence[Overlap], kept: dict[str, np.ndarray], read: dict[str, Shown],
+    lacking: Sequence[str], distance: int,
+) -> Path:  # fmt: skip
+    folder = data / "audit"
+    entries = {}
+    for name, rows in kept.items():
+        recipe, split = name.split("/")
+        with replacing(folder / f"{recipe}-{split}.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, rows, allow_pickle=False)
+        entries[name] = {"table": manifest_hash(data, recipe, split), "rows": read[name].size, "kept": len(rows)}
+    write_json(folder / "overlaps.json", {"overlaps": [asdict(each) for each in overlaps], "kept": entries})
+    with replacing(folder / "report.md") as temporary:
+        temporary.write_text(report(overlaps, entries, lacking, distance), encoding="utf-8")
+    return folder / "report.md"
+
+
+def report(overlaps: Sequence[Overlap], kept: dict[str, dict[str, Any]], lacking: Sequence[str], distance: int) -> str:
+    """Markdown: one row for each pair of splits that share something, and a line for all that share nothing."""
+    sharing = [each for each in overlaps if each.training_rows or each.texts]
+    lines = [
+        CAVEAT, "", "# Pictures and texts shared between training and evaluation", "",
+        f"Pictures are counted once, under the surest way they are the same: key (pool and id), file (equal bytes), "
+        f"look (64-bit perceptual hashes that differ in at most {distance} bits).", "",
+        "| training | evaluation | rows | " + " | ".join(KINDS) + " | rows on a shared picture | same text | same text "
+        "and picture |", "|---|---|--:|" + "--:|" * (len(KINDS) + 3),
+    ]  # fmt: skip
+    for each in sharing:
+        pictures = " | ".join(f"{each.pictures[kind]:,}" for kind in KINDS)
+        share = f"{each.rows_on_shared:,} ({each.rows_on_shared / each.rows:.1%})"
+        lines.append(
+            f"| {each.training} | {each.evaluation} | {each.rows:,} | {pictures} | {share} | {each.texts:,} | "
+            f"{each.texts_with_picture:,} |"
+        )
+    lines += ["", f"{len(overlaps) - len(sharing):,} of {len(overlaps):,} pairs of splits share nothing.", ""]
+    lines += ["| training | rows | policy paper keeps | policy strict keeps |", "|---|--:|--:|--:|"]
+    lines += [f"| {name} | {entry['rows']:,} | {entry['rows']:,} | {entry['kept']:,} |" for name, entry in kept.items()]
+    if lacking:
+        lines += ["", f"Not prepared, so not compared: {', '.join(lacking)}."]
+    return "\n".join(lines) + "\n"
