@@ -2,21 +2,63 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from instructblip.config import TransformsConfig
+from instructblip.data.media import decode
 from instructblip.data.transforms import evaluation_pixels, random_box, training_pixels
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8))
 
 
-def test_evaluation_squashes_the_whole_picture() -> None:
-    pixels = evaluation_pixels(NOISE, 48)
-    expected = np.asarray(NOISE.resize((48, 48), Image.Resampling.BICUBIC))
-    assert pixels.shape == (3, 48, 48) and pixels.dtype is torch.uint8
-    assert np.array_equal(pixels.permute(1, 2, 0).numpy(), expected)
+def levels_off(image: Image.Image, size: int) -> np.ndarray:
+    """How far each byte of our resize is from Pillow's."""
+    pixels = evaluation_pixels(image, size)
+    assert pixels.shape == (3, size, size) and pixels.dtype is torch.uint8 and pixels.is_contiguous()
+    expected = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+    return np.abs(pixels.permute(1, 2, 0).numpy().astype(int) - expected)
+
+
+@pytest.mark.parametrize("size", [32, 48, 224])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [
+        (90, 60),
+        (60, 90),
+        (60, 300),
+        (300, 60),
+        (400, 560),
+        (400, 590),
+        (48, 48),
+        (48, 90),
+        (100, 223),
+        (100, 226),
+        (7, 5),
+    ],
+)
+def test_a_picture_is_squashed_as_pillow_does(width: int, height: int, size: int) -> None:
+    """Up and down, in portraits, landscapes and on both sides of where Pillow turns the order of its passes."""
+    noise = np.random.default_rng(width * height).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).resize((width, height), Image.Resampling.LANCZOS)
+    off = levels_off(image, size)
+    assert off.max() <= 2 and off.mean() < 0.02
+    assert width != size or height != size or not off.any()
+
+
+def test_real_photographs_are_squashed_as_pillow_does(real: Path) -> None:
+    paths = sorted(path for path in (real / "images").rglob("*") if path.suffix in {".jpg", ".png"})
+    assert len(paths) > 100
+    rng = np.random.default_rng(0)
+    for path in paths:
+        image = decode(path.read_bytes())
+        for shown in (image, image.crop(random_box(image.width, image.height, [0.1, 1.0], rng.random(40).tolist()))):
+            off = levels_off(shown, 224)
+            assert off.max() <= 2 and off.mean() < 0.02, path
 
 
 def test_crops_keep_their_area_and_ratio() -> None:
