@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -58,13 +57,6 @@ def test_karpathy_selects_the_split(world: World) -> None:
     assert len(splits["val"]) == 4 and len(splits["test"]) == 12 and not splits["val"] & splits["test"]
 
 
-def test_vsr_rows_are_numbered_and_labelled(world: World) -> None:
-    rows = samples("vsr", "test", world.raw)
-    assert [row.uid for row in rows] == [f"vsr/test/{number}" for number in range(16)]
-    assert Counter(row.gold for row in rows) == {0: 8, 1: 8}
-    assert all(row.candidates and row.candidates.vocab == "truefalse" for row in rows)
-
-
 @pytest.mark.parametrize(
     "name", ["COCO_train2014_000000000094.jpg", "000000000094.jpg", "COCO_val2014_000000000094.jpg"]
 )
@@ -88,14 +80,13 @@ def test_real_files_are_read_without_an_unexplained_drop(real: Path, tmp_path: P
     real_tree.link(real, tmp_path)
     counts = {}
     for recipe, split in [("coco_caption", "train"), ("coco_caption", "val"), ("coco_caption", "test"), ("vqav2", "train"),
-                          ("vqav2", "val"), ("vsr", "train"), ("vsr", "dev"), ("vsr", "test")]:  # fmt: skip
+                          ("vqav2", "val")]:  # fmt: skip
         items = list(read(recipes.load(recipe), split, tmp_path))
         assert not [item for item in items if isinstance(item, Drop)]
         assert len({item.uid for item in items}) == len(items)
         counts[f"{recipe}/{split}"] = len(items)
     assert counts == {
         "coco_caption/train": 12, "coco_caption/val": 200, "coco_caption/test": 200, "vqav2/train": 300, "vqav2/val": 39,
-        "vsr/train": 120, "vsr/dev": 120, "vsr/test": 120,
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from instructblip.data.readers import captions, choices, questions
+from instructblip.data.readers import captions, choices, questions, videos
 from instructblip.data.readers.base import Context, Drop, Reader
 from instructblip.data.sample import Sample
 from instructblip.names import lookup
@@ -20,6 +20,11 @@ READERS: dict[str, Reader] = {
     "karpathy_captions": captions.karpathy_captions,
     "vqa": questions.vqa,
     "vsr": choices.vsr,
+    "iconqa": choices.iconqa,
+    "scienceqa": choices.scienceqa,
+    "hateful_memes": choices.hateful_memes,
+    "video_qa": videos.video_qa,
+    "ivqa": videos.ivqa,
 }
 
 
