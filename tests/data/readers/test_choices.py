@@ -73,6 +73,13 @@ def test_vsr_keeps_pictures_of_both_coco_folders_in_every_version(
     assert rows[0].slots == {"statement": "The cat is on the mat."}
 
 
+def test_vsr_is_evaluated_in_the_version_and_the_way_asked() -> None:
+    recipe = recipes.load("vsr")
+    default, first, said = (recipe.protocol("paper", variant) for variant in (None, "v1", "generate"))
+    assert [recipe.split(protocol.split).rows for protocol in (default, first, said)] == [1222, 731, 1222]
+    assert [protocol.mode.value for protocol in (default, first, said)] == ["rank", "rank", "generate"]
+
+
 def icon(raw: Path, place: str, **fields: Any) -> None:
     row = {"question": "How many?", "choices": ["10", "1"], "answer": 0, "grade": "prek", "label": "E6", **fields}
     write(raw / "iconqa/iconqa" / place / "data.json", {"ques_type": place.split("/")[1], **row})
@@ -96,7 +103,7 @@ def test_iconqa_names_problems_whose_folder_is_missing(tmp_path: Path) -> None:
     icon(tmp_path, "test/choose_txt/7")
     write(
         tmp_path / "iconqa/pid_splits.json",
-        {"choose_txt_test": ["7", "8"], "choose_txt_val": ["9"], "test": ["7", "8"]},
+        {"choose_txt_test": ["7", "8"], "choose_txt_val": ["9"], "test": ["7", "8", "77"]},
     )
     rows, drops = items("iconqa", "test", tmp_path)
     assert [row.uid for row in rows] == ["iconqa/test/7"]
@@ -141,7 +148,7 @@ def test_scienceqa_takes_the_questions_with_a_picture(problems: dict[str, Any], 
 
 def test_scienceqa_never_shows_lecture_or_solution(problems: dict[str, Any], tmp_path: Path) -> None:
     for row in items("scienceqa", "test", tmp_path)[0]:
-        assert not {"LECTURE", "SOLUTION"} & set(str(row).split()), row.uid
+        assert "LECTURE" not in str(row) and "SOLUTION" not in str(row)
 
 
 def test_scienceqa_without_a_hint_has_no_context_in_the_papers_prompt(problems: dict[str, Any], tmp_path: Path) -> None:
@@ -173,7 +180,7 @@ def test_hateful_memes_are_known_by_their_picture(tmp_path: Path) -> None:
         'This is an image with: "a red square" written on it. Is it hateful? Answer:'
     )
     assert hateful.candidates and hateful.candidates.vocab and (hateful.gold, harmless.gold) == (1, 0)
-    assert verbaliser(hateful.candidates.vocab)[1] == ("yes", "true"), "label 1 is hateful"
+    assert verbaliser(hateful.candidates.vocab) == (("no", "false"), ("yes", "true")), "label 1 is hateful"
 
 
 def test_hateful_memes_without_labels_are_samples_without_gold(tmp_path: Path) -> None:

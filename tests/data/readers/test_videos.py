@@ -17,6 +17,7 @@ from instructblip.data.templates import fill
 from tests.fixtures import real_tree
 
 CLIP = "-4wsuPCjDBc_5_15"  # a YouTube id may begin with a dash and hold underscores
+BYTE_ORDER_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
 HEADER = "video_id,start,end,question,answer1,answer2,answer3,answer4,answer5"
 
 
@@ -103,9 +104,10 @@ def test_ivqa_empty_cells_are_no_votes(tmp_path: Path) -> None:
 
 
 def test_ivqa_columns_are_known_by_name(tmp_path: Path) -> None:
-    header = "," + HEADER + ",type"
-    (row,), _ = ivqa(tmp_path, header, '0,abc,1,2,"What, then",a,b,c,d,"e, f",1', start="\N{ZERO WIDTH NO-BREAK SPACE}")
+    ((row,), _) = ivqa(tmp_path, HEADER + ",type", 'abc,1,2,"What, then",a,b,c,d,"e, f",1', start=BYTE_ORDER_MARK)
     assert row.slots == {"question": "What, then"} and row.answers[-1].text == "e, f"
+    ((row,), _) = ivqa(tmp_path, "," + HEADER, "0,abc,1,2,What,a,b,c,d,e")
+    assert row.media[0].key == "abc_1_2", "a first column of row numbers"
     with pytest.raises(ValueError, match=r"test.csv is not in the layout"):
         ivqa(tmp_path, HEADER.replace("answer5", "answer"), "abc,1,2,What,a,b,c,d,e")
 
