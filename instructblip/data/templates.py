@@ -83,10 +83,17 @@ class Slots(dict[str, str]):
         if "ocr" in sample.slots:
             self["ocr"] = ", ".join(sample.slots["ocr"][:MAX_OCR_TOKENS])
         if "history" in sample.slots:
-            self["history"] = " ".join(f"Question: {asked} Answer: {said}" for asked, said in sample.slots["history"])
+            self["history"] = " ".join(
+                f"Question: {marked(asked)} Answer: {said}" for asked, said in sample.slots["history"]
+            )
         if sample.candidates and sample.candidates.items:
             letters = zip(LETTERS, sample.candidates.items, strict=False)
             self["options"] = " ".join(f"({letter}) {item}" for letter, item in letters)
+
+
+def marked(asked: str) -> str:
+    """A turn with the question mark its source leaves out (Visual Dialog does, everywhere)."""
+    return asked if asked.endswith((".", "?", "!", ":")) else f"{asked}?"
 
 
 def _named(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from instructblip.data.readers import captions, choices, questions, videos
+from instructblip.data.readers import captions, choices, dialogues, questions, videos, web
 from instructblip.data.readers.base import Context, Drop, Reader
 from instructblip.data.sample import Sample
 from instructblip.names import lookup
@@ -17,7 +17,15 @@ from instructblip.recipes import Recipe
 
 READERS: dict[str, Reader] = {
     "coco_captions": captions.coco_captions,
+    "flickr30k_tokens": captions.flickr30k_tokens,
+    "img2dataset": web.img2dataset,
     "karpathy_captions": captions.karpathy_captions,
+    "karpathy_flickr30k": captions.karpathy_flickr30k,
+    "llava": dialogues.llava,
+    "llava_pretrain": web.llava_pretrain,
+    "nocaps": captions.nocaps,
+    "textcaps": captions.textcaps,
+    "visdial": dialogues.visdial,
     "vqa": questions.vqa,
     "vsr": choices.vsr,
     "iconqa": choices.iconqa,
