@@ -47,7 +47,7 @@ class Split:
     """`files` are the official names under `paths.raw/<source>/`, or patterns; `optional` ones follow where present."""
 
     files: list[str] = MISSING
-    rows: int = MISSING  # official count of Samples
+    rows: int | None = MISSING  # official count of Samples; null: none is published
     reader: str = MISSING
     optional: list[str] = field(default_factory=list)
     select: list[str] = field(default_factory=list)  # what the reader takes of files that hold more

@@ -72,16 +72,18 @@ def _mixture(config: TrainConfig, chosen: list[Recipe], absent: list[str]) -> Ta
     for recipe, p in zip(chosen, probabilities(chosen, config.mixture.weighting, factors), strict=True):
         assert recipe.sampling is not None
         size, unit, factor = recipe.sampling.size, recipe.sampling.unit, factors.get(recipe.name, 1.0)
-        epochs = "" if absent else f"{p * samples / _rows(config, recipe):.2f}"
+        rows = _rows(config, recipe)
+        epochs = "" if absent or not rows else f"{p * samples / rows:.2f}"
         table.add_row(recipe.name, f"{size:,}", unit, f"{factor:g}", f"{p:.4f}", epochs)
     for name in absent:
         table.add_row(name, *["no recipe yet"] + [""] * 4)
     return table
 
 
-def _rows(config: TrainConfig, recipe: Recipe) -> int:
-    """Training rows as prepared; the official number while there is no table."""
+def _rows(config: TrainConfig, recipe: Recipe) -> int | None:
+    """Training rows as prepared; the official number, if there is one, while there is no table."""
     split = recipe.training_split(config.mixture.splits)
     path = Path(config.paths.data) / "tables" / recipe.table / "manifest.json"
     prepared = read_json(path)["splits"].get(split) if path.is_file() else None
-    return int(prepared["rows"] if prepared else recipe.split(split).rows)
+    rows: int | None = prepared["rows"] if prepared else recipe.split(split).rows
+    return rows

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from instructblip import recipes
+from instructblip.data.media import BadMedia, RawPool
 from instructblip.data.readers.base import Context
 from instructblip.data.readers.captions import coco_captions
 from instructblip.data.readers.registry import read
-from instructblip.data.sample import Form, Sample
+from instructblip.data.sample import Form, MediaRef, Sample
 from instructblip.data.templates import Template, fill, render
 from instructblip.recipes import ResponseText
 from tests.conftest import World
@@ -212,6 +213,32 @@ def test_a_foreign_layout_is_refused_with_its_file(tmp_path: Path, recipe: str, 
     write(tmp_path / facts.source / facts.split(split).files[0], value)
     with pytest.raises(ValueError, match=f"{Path(facts.split(split).files[0]).name} is not in the layout"):
         list(read(facts, split, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("pool", "name", "ref"),
+    [
+        ("openimages_textvqa", "train_images/00ab.jpg", MediaRef("openimages_textvqa", "00ab")),
+        ("openimages_textvqa", "test_images/00ab.jpg", MediaRef("openimages_textvqa", "00ab")),
+        ("openimages_nocaps", "val/00ab.jpg", MediaRef("openimages_nocaps", "00ab", relpath="00ab.jpg")),
+        ("openimages_nocaps", "00ab.jpg", MediaRef("openimages_nocaps", "00ab", relpath="00ab.jpg")),
+        ("flickr30k", "flickr30k-images/12.jpg", MediaRef("flickr30k", "12", relpath="12.jpg")),
+        (
+            "visdial2018",
+            "VisualDialog_val2018/VisualDialog_val2018_000000185565.jpg",
+            MediaRef("visdial2018", "185565"),
+        ),
+        ("visdial2018", "VisualDialog_test2018/VisualDialog_test2018_000000000007.jpg", MediaRef("visdial2018", "7")),
+        ("coco", "val2014/COCO_val2014_000000000009.jpg", MediaRef("coco", "9", relpath="000000000009.jpg")),
+    ],
+)
+def test_pictures_are_found_under_their_official_names(tmp_path: Path, pool: str, name: str, ref: MediaRef) -> None:
+    raw = RawPool.open(pool, tmp_path)
+    with pytest.raises(BadMedia):
+        raw.find(ref)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"")
+    assert raw.find(ref)
 
 
 def test_every_caption_set_is_decoded_as_the_release_did() -> None:
