@@ -101,7 +101,7 @@ def _scan(recipe: Recipe, split: str, config: PrepareConfig) -> Scan:
         scan.rows += 1
         scan.media.update({ref.key: ref for ref in item.media})
     official = recipe.split(split).rows
-    if config.check_counts and scan.rows != official:
+    if config.check_counts and official is not None and scan.rows != official:
         raise ValueError(
             f"{recipe.name}/{split} has {scan.rows:,} rows where {official:,} are official: the download is not "
             f"complete or of another version; check_counts=false takes it as it is"
@@ -167,6 +167,6 @@ def summary(entry: dict[str, Any]) -> str:
     dropped = Counter({reason: facts["count"] for reason, facts in entry["dropped"].items()})
     lost = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
     state = "written" if entry["fresh"] else "unchanged"
-    return f"{entry['rows']:,} of {entry['official_rows']:,} official rows, {state}" + (
-        f" (left out: {lost})" if lost else ""
-    )
+    official = entry["official_rows"]
+    of = "rows" if official is None else f"of {official:,} official rows"
+    return f"{entry['rows']:,} {of}, {state}" + (f" (left out: {lost})" if lost else "")

@@ -9,30 +9,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from instructblip.data.readers import captions, choices, dialogues, questions, videos, web
+from instructblip.data.readers import captions, choices, dialogues, questions, scene_text, videos, web
 from instructblip.data.readers.base import Context, Drop, Reader
 from instructblip.data.sample import Sample
 from instructblip.names import lookup
 from instructblip.recipes import Recipe
 
 READERS: dict[str, Reader] = {
+    "aokvqa": questions.aokvqa,
     "coco_captions": captions.coco_captions,
     "flickr30k_tokens": captions.flickr30k_tokens,
+    "gqa": questions.gqa,
+    "hateful_memes": choices.hateful_memes,
+    "iconqa": choices.iconqa,
     "img2dataset": web.img2dataset,
+    "ivqa": videos.ivqa,
     "karpathy_captions": captions.karpathy_captions,
     "karpathy_flickr30k": captions.karpathy_flickr30k,
     "llava": dialogues.llava,
     "llava_pretrain": web.llava_pretrain,
     "nocaps": captions.nocaps,
+    "ocrvqa": scene_text.ocrvqa,
+    "scienceqa": choices.scienceqa,
     "textcaps": captions.textcaps,
+    "textvqa": scene_text.textvqa,
+    "video_qa": videos.video_qa,
     "visdial": dialogues.visdial,
+    "vizwiz": questions.vizwiz,
     "vqa": questions.vqa,
     "vsr": choices.vsr,
-    "iconqa": choices.iconqa,
-    "scienceqa": choices.scienceqa,
-    "hateful_memes": choices.hateful_memes,
-    "video_qa": videos.video_qa,
-    "ivqa": videos.ivqa,
 }
 
 

@@ -1,0 +1,56 @@
+"""Readers of questions about printed words: the picture's OCR tokens stand beside each question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlparse
+
+from instructblip.data.readers.base import Context, Drop
+from instructblip.data.sample import Answer, MediaRef, Sample, votes
+from instructblip.files import read_json
+
+
+def textvqa(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]:
+    """TextVQA 0.5.1 and Rosetta's tokens, joined on the image id; several questions share a picture.
+
+    A picture the OCR file does not list was read without result, which `meta` tells apart from an empty list.
+    """
+    rows, tokens = read_json(files[0])["data"], rosetta_tokens(files[1])
+    if not any(row["image_id"] in tokens for row in rows):
+        raise ValueError(f"{files[1]} has none of the pictures of {files[0].name}; it is another split's OCR file")
+    folder = "test_images" if context.split == "test" else "train_images"  # val lies with train
+    for row in rows:
+        image = row["image_id"]
+        yield context.sample(
+            row["question_id"],
+            MediaRef(context.pool, image, relpath=f"{folder}/{image}.jpg"),
+            slots={"question": row["question"], "ocr": tokens.get(image, ())},
+            answers=votes(row.get("answers", [])),
+            group=image,
+            meta={"ocr_listed": image in tokens},
+        )
+
+
+def rosetta_tokens(path: Path) -> dict[str, tuple[str, ...]]:
+    """OCR tokens by image id, all of them and in file order, which decides the 30 a prompt shows."""
+    return {row["image_id"]: tuple(row["ocr_tokens"]) for row in read_json(path)["data"]}
+
+
+def ocrvqa(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]:
+    """OCR-VQA: a book with about five questions, of the splits 1, 2, 3 that `select` names; one Sample a question.
+
+    OCR tokens are not official: an optional second file holds {book id: [word, ...]}. Ids are text ("0123", "012X").
+    """
+    tokens = read_json(files[1]) if len(files) > 1 else None
+    for book, row in read_json(files[0]).items():
+        if str(row["split"]) not in context.select:
+            continue
+        asked, said = row["questions"], row["answers"]
+        if len(asked) != len(said):
+            yield Drop(context.uid(book), f"{len(asked)} questions for {len(said)} answers")
+            continue
+        media = MediaRef(context.pool, book, relpath=book + PurePosixPath(urlparse(row["imageURL"]).path).suffix)
+        for number, (question, answer) in enumerate(zip(asked, said, strict=True)):
+            slots = {"question": question} | ({} if tokens is None else {"ocr": tuple(tokens.get(book, ()))})
+            yield context.sample(f"{book}#{number}", media, slots=slots, answers=(Answer(answer),), group=book)
