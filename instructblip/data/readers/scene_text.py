@@ -42,7 +42,7 @@ def ocrvqa(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]:
 
     OCR tokens are not official: an optional second file holds {book id: [word, ...]}. Ids are text ("0123", "012X").
     """
-    tokens = read_json(files[1]) if len(files) > 1 else None
+    tokens = words_by_book(files[1]) if len(files) > 1 else None
     for book, row in read_json(files[0]).items():
         if str(row["split"]) not in context.select:
             continue
@@ -52,5 +52,13 @@ def ocrvqa(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]:
             continue
         media = MediaRef(context.pool, book, relpath=book + PurePosixPath(urlparse(row["imageURL"]).path).suffix)
         for number, (question, answer) in enumerate(zip(asked, said, strict=True)):
-            slots = {"question": question} | ({} if tokens is None else {"ocr": tuple(tokens.get(book, ()))})
+            slots = {"question": question} | ({} if tokens is None else {"ocr": tokens.get(book, ())})
             yield context.sample(f"{book}#{number}", media, slots=slots, answers=(Answer(answer),), group=book)
+
+
+def words_by_book(path: Path) -> dict[str, tuple[str, ...]]:
+    """A user's own OCR file. Raises ValueError where the words are one text, which would be read letter by letter."""
+    found = read_json(path)
+    if text := [book for book, words in found.items() if not isinstance(words, list)]:
+        raise ValueError(f"{path}: {len(text):,} books have no list of words, the first is {text[0]!r}")
+    return {book: tuple(words) for book, words in found.items()}

@@ -147,6 +147,13 @@ def test_words_of_a_cover_are_there_only_with_their_file(tmp_path: Path) -> None
     assert written[2] == "Question: Who wrote this book? Short answer:"
 
 
+def test_words_written_as_one_text_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "ocrvqa/dataset.json", {"1": book(1)})
+    write(tmp_path / "ocrvqa/ocr_tokens.json", {"1": "MOM 2016"})
+    with pytest.raises(ValueError, match=r"ocr_tokens.json: 1 books have no list of words, the first is '1'"):
+        items("ocrvqa", "train", tmp_path)
+
+
 @pytest.mark.parametrize(("recipe", "split"), [("textvqa", "val"), ("textvqa", "test"), ("ocrvqa", "train")])
 def test_real_files_are_read_without_a_drop(real: Path, tmp_path: Path, recipe: str, split: str) -> None:
     real_tree.link(real, tmp_path)
