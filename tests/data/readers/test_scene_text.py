@@ -61,17 +61,17 @@ def test_textvqas_id_is_the_question_not_the_picture(tmp_path: Path) -> None:
 
 
 def test_a_picture_without_tokens_has_no_token_sentence(tmp_path: Path) -> None:
-    textvqa(tmp_path, "val", [asked(1, "a"), asked(2, "b")], {"a": []})
-    samples, drops = items("textvqa", "val", tmp_path)
+    textvqa(tmp_path, "val", [asked(1, "a")], {"a": []})
+    (sample,), drops = items("textvqa", "val", tmp_path)
     prompt = recipes.load("textvqa").protocol("paper").prompts["paper"]
-    assert {fill(prompt, sample) for sample in samples} == {"Question: what brand? Short answer:"} and not drops
-    assert [sample.meta["ocr_listed"] for sample in samples] == [True, False]
+    assert fill(prompt, sample) == "Question: what brand? Short answer:" and not drops
 
 
-def test_the_ocr_file_of_another_split_is_refused(tmp_path: Path) -> None:
-    textvqa(tmp_path, "val", [asked(1, "a")], {"z": ["word"]})
-    with pytest.raises(ValueError, match=r"OCR_v0.2_val.json has none of the pictures"):
-        items("textvqa", "val", tmp_path)
+def test_a_picture_that_nobody_read_is_counted_and_not_taken_for_one_without_words(tmp_path: Path) -> None:
+    textvqa(tmp_path, "val", [asked(1, "a"), asked(2, "b")], {"a": ["word"]})
+    samples, drops = items("textvqa", "val", tmp_path)
+    assert [sample.uid for sample in samples] == ["textvqa/val/1"]
+    assert drops == {"textvqa/val/2": "picture is not in the OCR file"}
 
 
 def test_textvqas_test_pictures_lie_apart_and_have_no_answers(tmp_path: Path) -> None:
