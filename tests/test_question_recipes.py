@@ -140,6 +140,15 @@ def test_the_answer_is_drawn_by_votes(u: float, said: str) -> None:
     assert drawn_answer(sample, u).text == said
 
 
+@pytest.mark.parametrize(("name", "variant"), [("gqa", "normalized"), ("ocrvqa", "whole_titles")])
+def test_a_variant_changes_what_it_names_and_nothing_else(name: str, variant: str) -> None:
+    recipe = recipes.load(name)
+    default, other = vars(recipe.protocol("paper")), vars(recipe.protocol("paper", variant))
+    changed = {key for key in default if default[key] != other[key]} - {"variants"}
+    assert changed == ({"metric"} if name == "gqa" else {"decoding"})
+    assert other["decoding"].num_beams == 5 and other["decoding"].length_penalty == default["decoding"].length_penalty
+
+
 def test_an_uncounted_split_is_said_to_be_so() -> None:
     recipe = recipes.load("ocrvqa")
     assert {name: split.rows for name, split in recipe.splits.items()} == {"train": 801673, "val": None, "test": None}
