@@ -1,69 +1,189 @@
-"""Metrics: pure functions to 0..1, each after an official scorer, and the names recipes call them by."""
+"""Metrics as pure functions, each after an official scorer, whose quirks are kept because they decide points.
+
+Values lie in 0..1 (but for CIDEr, 0..10, and mean ranks), an undefined one is None. `answers` holds one string an
+annotator, so that a string three of them gave stands there three times.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from itertools import groupby
 
-from instructblip.data.sample import Sample
-from instructblip.evaluation.answers import VARIANTS
-from instructblip.evaluation.predictions import Prediction
+from instructblip.evaluation.answers import VARIANTS, normalize, plain_words, strip_punctuation
+from instructblip.evaluation.captions import caption_scores
 from instructblip.names import lookup
+
+__all__ = [
+    "aokvqa_direct_answer",
+    "auroc",
+    "caption_scores",
+    "gqa_accuracy",
+    "ivqa_accuracy",
+    "multiple_choice",
+    "ocrvqa_accuracy",
+    "textvqa_accuracy",
+    "top1_accuracy",
+    "visdial",
+    "vizwiz_accuracy",
+    "vqa_accuracy",
+]
+RECALLED = (1, 5, 10)  # the k of R@k
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str], variant: str) -> float:
     """Mean over the annotators, each left out once, of min(1, equal answers among the others / 3).
 
-    `answers` holds one string an annotator, so a single annotator always scores 0. What is normalised first:
+    So a single annotator always scores 0. What is normalised first:
     `official_2021` (GT-Vision-Lab/VQA `vqaEval.py`): both sides, but neither when all annotators agree;
     `official_2017` (the same file before, LAVIS): the prediction, and of the answers only the punctuation;
     `evalai` (facebookresearch/mmf, the EvalAI server): both sides always, `,` `?` `'s` by a rule of its own.
     """
-    if not answers:
-        raise ValueError("VQA accuracy needs answers and there are none: the split is unlabelled")
-    prediction, texts = lookup(variant, VARIANTS, "variant of VQA accuracy")(prediction, answers)
-    equal, n = texts.count(prediction), len(texts)
-    left_out_is_equal = equal * min(1.0, (equal - 1) / 3)
-    left_out_differs = (n - equal) * min(1.0, equal / 3)
-    return (left_out_is_equal + left_out_differs) / n
+    _require_labelled(answers)
+    return _soft_accuracy(*lookup(variant, VARIANTS, "variant of VQA accuracy")(prediction, answers))
+
+
+def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """VQA accuracy, both sides normalised as on the EvalAI server.
+
+    facebookresearch/mmf `m4c_evaluators.py`, `TextVQAAccuracyEvaluator`.
+    """
+    return vqa_accuracy(prediction, answers, "evalai")
+
+
+def vizwiz_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """VQA accuracy, the prediction normalised and the answers never: one like "7-eleven" cannot be met.
+
+    VizWiz VQA evaluator, `VQAEval.evaluate`.
+    """
+    _require_labelled(answers)
+    return _soft_accuracy(normalize(prediction), answers)
+
+
+def gqa_accuracy(prediction: str, answer: str, normalize: bool = False) -> float:
+    """1.0 when both are the same string, to the letter: GQA's `eval.py`.
+
+    `normalize`: without punctuation, articles and case first, on both sides, as LAVIS' `GQATask` compares them.
+    """
+    if normalize:  # not answers.normalize: LAVIS keeps line breaks and outer blanks, which decide what is deleted
+        prediction, answer = plain_words(strip_punctuation(prediction)), plain_words(strip_punctuation(answer))
+    return float(prediction == answer)
+
+
+def ocrvqa_accuracy(prediction: str, answer: str) -> float:
+    """1.0 when both are the same but for case and outer blanks.
+
+    OCR-VQA has no official scorer beyond "accuracy"; this is VLMEvalKit's rule.
+    """
+    return float(prediction.strip().lower() == answer.strip().lower())
+
+
+def aokvqa_direct_answer(prediction: str, answers: Sequence[str]) -> float:
+    """min(1, equal answers / 3), nobody left out and nothing normalised: allenai/aokvqa `eval_predictions.py`.
+
+    That script also drops the questions marked `difficult_direct_answer`.
+    """
+    _require_labelled(answers)
+    return min(1.0, list(answers).count(prediction) / 3)
 
 
 def multiple_choice(scores: Sequence[float], gold: int) -> float:
     """1.0 when the candidate at `gold` has the highest score, else 0.0; among equals the first wins.
 
-    The argmax of cambridgeltl/visual-spatial-reasoning `eval.py`. Raises ValueError for a score that is NaN,
-    which would win or lose by its place, and for a `gold` that is no candidate.
+    The argmax of cambridgeltl/visual-spatial-reasoning `eval.py`; ScienceQA, IconQA and A-OKVQA count the same way.
+    Raises ValueError for a score that is NaN, and for a `gold` that is no candidate.
     """
+    _require_candidate(scores, gold)
+    return float(argmax(scores) == gold)
+
+
+def top1_accuracy(prediction: str, answer: str) -> float:
+    """1.0 when the best word of the vocabulary is the answer, to the letter.
+
+    MSVD-QA and MSRVTT-QA as antoyang/just-ask `util.py`, `compute_aggreeings` counts them.
+    """
+    return float(prediction == answer)
+
+
+def ivqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """min(1, equal answers / 2) of five annotators, to the letter: antoyang/just-ask, (counts / 2).clamp(max=1)."""
+    _require_labelled(answers)
+    return min(1.0, list(answers).count(prediction) / 2)
+
+
+def visdial(
+    scores: Sequence[float], gold: int, relevance: Sequence[float] | None = None
+) -> dict[str, float | None]:
+    """`mrr`, `r@1`, `r@5`, `r@10`, `mean_rank` and `ndcg` of one round, each to be averaged over the rounds that have it.
+
+    After `visdialch/metrics.py` of the VisDial challenge's starter code. Among equal scores the candidate that stands
+    first ranks first (the official order of equals changes from run to run). `ndcg` is cut at the number of candidates
+    with some relevance, and None where `relevance` is not given or nothing is relevant.
+    """
+    _require_candidate(scores, gold)
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])
+    rank = order.index(gold) + 1
+    recalled = {f"r@{k}": float(rank <= k) for k in RECALLED}
+    return {"mrr": 1 / rank, **recalled, "mean_rank": float(rank), "ndcg": _ndcg(order, relevance or ())}
+
+
+def auroc(labels: Sequence[int], scores: Sequence[float]) -> float | None:
+    """How often an item of class 1 scores above one of class 0, equal scores counting half; None without both classes.
+
+    scikit-learn's `roc_auc_score`, the Hateful Memes metric. Raises ValueError for a NaN and for other labels.
+    """
+    if len(labels) != len(scores):
+        raise ValueError(f"{len(labels)} labels for {len(scores)} scores")
+    if other := sorted(set(labels) - {0, 1}):
+        raise ValueError(f"AUROC is of classes 0 and 1, there are labels {other}")
+    _require_numbers(scores)
+    ordered = sorted(zip(scores, labels, strict=True))
+    below = wins = 0.0
+    for _, tied in groupby(ordered, key=lambda pair: pair[0]):
+        classes = [label for _, label in tied]
+        ones, zeros = classes.count(1), classes.count(0)
+        wins += ones * (below + zeros / 2)
+        below += zeros
+    pairs = below * (len(labels) - below)
+    return wins / pairs if pairs else None
+
+
+def argmax(scores: Sequence[float]) -> int:
+    """The first of the highest. Raises ValueError for a NaN, which would win or lose by its place."""
+    _require_numbers(scores)
+    return max(range(len(scores)), key=scores.__getitem__)
+
+
+def _soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    equal, n = list(answers).count(prediction), len(answers)
+    left_out_is_equal = equal * min(1.0, (equal - 1) / 3)
+    left_out_differs = (n - equal) * min(1.0, equal / 3)
+    return (left_out_is_equal + left_out_differs) / n
+
+
+def _ndcg(order: Sequence[int], relevance: Sequence[float]) -> float | None:
+    if relevance and len(relevance) != len(order):
+        raise ValueError(f"{len(relevance)} relevances for {len(order)} candidates")
+    k = sum(value != 0 for value in relevance)
+    best = _discounted(sorted(relevance, reverse=True)[:k])
+    return _discounted([relevance[index] for index in order[:k]]) / best if k else None
+
+
+def _discounted(gains: Sequence[float]) -> float:
+    return math.fsum(gain / math.log2(place + 2) for place, gain in enumerate(gains))
+
+
+def _require_labelled(answers: Sequence[str]) -> None:
+    if not answers:
+        raise ValueError("this metric needs answers and there are none: the split is unlabelled")
+
+
+def _require_numbers(scores: Sequence[float]) -> None:
     if nan := [index for index, score in enumerate(scores) if math.isnan(score)]:
-        raise ValueError(f"the scores of candidates {nan} are NaN; predict again, in fp32 if need be")
+        raise ValueError(f"the scores of candidates {nan[:5]} are NaN; predict again, in fp32 if need be")
+
+
+def _require_candidate(scores: Sequence[float], gold: int) -> None:
+    _require_numbers(scores)
     if not 0 <= gold < len(scores):
         raise ValueError(f"gold is {gold}, but there are {len(scores)} scores")
-    return float(max(range(len(scores)), key=scores.__getitem__) == gold)
-
-
-def _vqa_accuracy(prediction: Prediction, sample: Sample, variant: str) -> float:
-    if prediction.output is None:
-        raise ValueError("VQA accuracy needs a text, the prediction has scores")
-    answers = [answer.text for answer in sample.answers for _ in range(answer.votes)]
-    return vqa_accuracy(prediction.output, answers, variant)
-
-
-def _multiple_choice(prediction: Prediction, sample: Sample) -> float:
-    if prediction.scores is None:
-        raise ValueError("a choice needs scores, the prediction has a text")
-    if sample.gold is None:
-        raise ValueError("no gold candidate is known: the split is unlabelled")
-    return multiple_choice(prediction.scores, sample.gold)
-
-
-Metric = Callable[[Prediction, Sample], float]
-METRICS: dict[str, Metric] = {
-    "multiple_choice": _multiple_choice,
-    **{f"vqa_accuracy:{variant}": partial(_vqa_accuracy, variant=variant) for variant in VARIANTS},
-}
-
-
-def metric(name: str) -> Metric:
-    """The metric a recipe names. Raises ValueError listing those there are."""
-    return lookup(name, METRICS, "metric")
