@@ -9,7 +9,7 @@ import pytest
 from instructblip import recipes
 from instructblip.data.readers.registry import READERS
 from instructblip.data.templates import templates
-from instructblip.evaluation.metrics import metric
+from instructblip.evaluation.measures import metric
 from tests.conftest import ROOT, composed
 
 NAMES = recipes.names()

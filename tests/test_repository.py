@@ -21,7 +21,7 @@ ROOMS = {  # module: floor and column; an import points down, or stays in its co
     "instructblip.pools": (0, "facts"), "instructblip.data.sample": (0, "facts"),
     "instructblip.data": (1, "data"), "instructblip.models": (1, "models"),
     "instructblip.evaluation.metrics": (1, "metrics"), "instructblip.evaluation.answers": (1, "metrics"),
-    "instructblip.evaluation.predictions": (1, "metrics"),
+    "instructblip.evaluation.predictions": (1, "metrics"), "instructblip.evaluation.measures": (1, "metrics"),
     "instructblip.evaluation.captions": (1, "metrics"), "instructblip.evaluation.statistics": (1, "metrics"),
     "instructblip.miniature": (2, "miniature"), "instructblip.training": (3, "training"),
     "instructblip.evaluation": (4, "evaluation"), "instructblip.inference": (4, "inference"), "instructblip.cli": (5, "programs"),

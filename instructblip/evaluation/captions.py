@@ -120,6 +120,7 @@ SCORERS: dict[str, Callable[[Tokens, Tokens], CaptionScore]] = {
     "ROUGE_L": _rouge,
     "METEOR": _meteor,
 }
+MEANS = ("CIDEr", "ROUGE_L")  # those that are the mean of their items
 
 
 @contextmanager

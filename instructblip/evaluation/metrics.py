@@ -28,7 +28,7 @@ __all__ = [
     "vizwiz_accuracy",
     "vqa_accuracy",
 ]
-RECALLED = (1, 5, 10)  # the k of R@k
+VISDIAL = ("mrr", "r@1", "r@5", "r@10", "mean_rank", "ndcg")
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str], variant: str) -> float:
@@ -112,19 +112,39 @@ def ivqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
 
 
 def visdial(
-    scores: Sequence[float], gold: int, relevance: Sequence[float] | None = None
+    scores: Sequence[float] | Sequence[Sequence[float]],
+    gold: int | Sequence[int],
+    relevance: Sequence[float] | Sequence[Sequence[float] | None] | None = None,
 ) -> dict[str, float | None]:
-    """`mrr`, `r@1`, `r@5`, `r@10`, `mean_rank` and `ndcg` of one round, each to be averaged over the rounds that have it.
+    """`mrr`, `r@1`, `r@5`, `r@10`, `mean_rank` and `ndcg` of one round, or their means over several.
 
-    After `visdialch/metrics.py` of the VisDial challenge's starter code. Among equal scores the candidate that stands
-    first ranks first (the official order of equals changes from run to run). `ndcg` is cut at the number of candidates
-    with some relevance, and None where `relevance` is not given or nothing is relevant.
+    One round is the scores of its candidates, the gold one and, where known, their relevances; several rounds are
+    lists of these. After `visdialch/metrics.py` of the VisDial challenge's starter code. Among equal scores the
+    candidate that stands first ranks first (the official order of equals is not specified). `ndcg` is cut at the
+    number of candidates with some relevance and is over the rounds that have any; None when none has.
     """
+    if isinstance(gold, int):
+        return _visdial_round(scores, gold, relevance)  # type: ignore[arg-type]
+    if len(scores) != len(gold):
+        raise ValueError(f"{len(scores)} rounds have scores, {len(gold)} a gold candidate")
+    known = relevance or [None] * len(gold)
+    rounds = [_visdial_round(*each) for each in zip(scores, gold, known, strict=True)]  # type: ignore[arg-type]
+    return {name: mean([each[name] for each in rounds]) for name in VISDIAL}
+
+
+def _visdial_round(scores: Sequence[float], gold: int, relevance: Sequence[float] | None) -> dict[str, float | None]:
     _require_candidate(scores, gold)
     order = sorted(range(len(scores)), key=lambda index: -scores[index])
     rank = order.index(gold) + 1
-    recalled = {f"r@{k}": float(rank <= k) for k in RECALLED}
-    return {"mrr": 1 / rank, **recalled, "mean_rank": float(rank), "ndcg": _ndcg(order, relevance or ())}
+    recalled = [float(rank <= k) for k in (1, 5, 10)]
+    values = [1 / rank, *recalled, float(rank), _ndcg(order, relevance or ())]
+    return dict(zip(VISDIAL, values, strict=True))
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Of those that are not None; None when none is."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def auroc(labels: Sequence[int], scores: Sequence[float]) -> float | None:
@@ -136,7 +156,7 @@ def auroc(labels: Sequence[int], scores: Sequence[float]) -> float | None:
         raise ValueError(f"{len(labels)} labels for {len(scores)} scores")
     if other := sorted(set(labels) - {0, 1}):
         raise ValueError(f"AUROC is of classes 0 and 1, there are labels {other}")
-    _require_numbers(scores)
+    require_numbers(scores)
     ordered = sorted(zip(scores, labels, strict=True))
     below = wins = 0.0
     for _, tied in groupby(ordered, key=lambda pair: pair[0]):
@@ -149,9 +169,15 @@ def auroc(labels: Sequence[int], scores: Sequence[float]) -> float | None:
 
 
 def argmax(scores: Sequence[float]) -> int:
-    """The first of the highest. Raises ValueError for a NaN, which would win or lose by its place."""
-    _require_numbers(scores)
+    """The first of the highest. Raises ValueError for a NaN."""
+    require_numbers(scores)
     return max(range(len(scores)), key=scores.__getitem__)
+
+
+def require_numbers(scores: Sequence[float]) -> None:
+    """Raises ValueError for a NaN, which would win or lose by its place."""
+    if nan := [index for index, score in enumerate(scores) if math.isnan(score)]:
+        raise ValueError(f"the scores of candidates {nan[:5]} are NaN; predict again, in fp32 if need be")
 
 
 def _soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
@@ -178,12 +204,7 @@ def _require_labelled(answers: Sequence[str]) -> None:
         raise ValueError("this metric needs answers and there are none: the split is unlabelled")
 
 
-def _require_numbers(scores: Sequence[float]) -> None:
-    if nan := [index for index, score in enumerate(scores) if math.isnan(score)]:
-        raise ValueError(f"the scores of candidates {nan[:5]} are NaN; predict again, in fp32 if need be")
-
-
 def _require_candidate(scores: Sequence[float], gold: int) -> None:
-    _require_numbers(scores)
+    require_numbers(scores)
     if not 0 <= gold < len(scores):
         raise ValueError(f"gold is {gold}, but there are {len(scores)} scores")

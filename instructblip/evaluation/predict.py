@@ -24,7 +24,7 @@ from instructblip.data.tables import Table, manifest_hash
 from instructblip.data.templates import fill
 from instructblip.data.transforms import evaluation_pixels
 from instructblip.evaluation.answers import class_scores, verbaliser
-from instructblip.evaluation.metrics import metric
+from instructblip.evaluation.measures import metric
 from instructblip.evaluation.predictions import (
     Conditions,
     Prediction,

@@ -80,7 +80,7 @@ def scores_table(scores: Iterable[tuple[str, Mapping[str, Any]]]) -> Table:
     for run, facts in scores:
         shuffled = ["pictures shuffled"] if facts["images"] == "shuffled" else []
         part = [f"first {facts['limit']} only"] if facts["limit"] is not None else []
-        value = f"{facts['value']:.4f}"
+        value = "undefined" if facts["value"] is None else f"{facts['value']:.4f}"
         names = (run, facts["recipe"], facts["profile"], facts["metric"])
         table.add_row(*names, value, str(facts["n"]), ", ".join(shuffled + part))
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from instructblip.config import EvaluateConfig
 from instructblip.data.sample import Sample
 from instructblip.data.tables import Table, manifest_hash
 from instructblip.data.templates import fill
-from instructblip.evaluation.metrics import Metric, metric
+from instructblip.evaluation.measures import metric
 from instructblip.evaluation.predictions import (
     Conditions,
     Prediction,
@@ -31,8 +30,9 @@ class Scores:
     recipe: str
     profile: str
     metric: str
-    value: float  # mean over the Samples, 0..1
-    n: int
+    value: float | None  # 0..1, CIDEr 0..10; None: undefined
+    n: int  # Samples that count
+    extra: dict[str, float | None]  # values of parts of the split, such as `domain:near-domain`
     truncated: int  # prompts of which the Q-Former or the language model read only the end
     images: str
     limit: int | None
@@ -59,12 +59,14 @@ def score(path: Path, table: Table, recipe: Recipe, config: EvaluateConfig) -> S
     _require_each_once(path, [sample.uid for sample in samples], [each.uid for each in predictions])
     pairs = [(by_uid[sample.uid], sample) for sample in samples]
     _require_prompts(path, pairs, protocol.prompts[config.prompts])
+    measured = metric(protocol.metric)(pairs)
     scores = Scores(
         recipe=recipe.name,
         profile=config.prompts,
         metric=protocol.metric,
-        value=_mean(metric(protocol.metric), pairs),
-        n=len(pairs),
+        value=measured.value,
+        n=measured.n,
+        extra=measured.extra,
         truncated=sum(prediction.truncated for prediction in predictions),
         images=conditions.images,
         limit=conditions.limit,
@@ -77,16 +79,6 @@ def score(path: Path, table: Table, recipe: Recipe, config: EvaluateConfig) -> S
     )
     write_json(path.with_name("scores.json"), asdict(scores))
     return scores
-
-
-def _mean(function: Metric, pairs: Sequence[tuple[Prediction, Sample]]) -> float:
-    values = []
-    for prediction, sample in pairs:
-        try:
-            values.append(function(prediction, sample))
-        except ValueError as error:
-            raise ValueError(f"{sample.uid} cannot be scored: {error}") from error
-    return math.fsum(values) / len(values)
 
 
 def _require_protocol(path: Path, conditions: Conditions, recipe: str, protocol: str, config: EvaluateConfig) -> None:

@@ -2,20 +2,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from instructblip.evaluation import answers
 from instructblip.evaluation.answers import class_scores, normalize, normalize_evalai, verbaliser
-
-
-def test_golden_normalisation(golden: Any) -> None:
-    cases = golden("vqa_normalize")["cases"]
-    assert cases
-    for case in cases:
-        assert normalize(case["text"]) == case["normalized"]
-        assert normalize_evalai(case["text"]) == case["mmf_evalai"]
 
 
 @pytest.mark.parametrize(
