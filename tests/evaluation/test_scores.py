@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from instructblip import recipes
 from instructblip.choices import Images
+from instructblip.evaluation.runs import scores_table
 from instructblip.files import sha256
 
 from .conftest import World, question, statement
@@ -112,3 +114,30 @@ def test_prompts_that_were_cut_are_counted(world: World) -> None:
     scores = world.score("vsr", eval_llm_limit=20)
     assert (scores.truncated, scores.llm_limit) == (scores.n, 20)
     assert world.path("vsr", eval_llm_limit=20).parent.name.endswith("-llm20")
+
+
+def test_parts_of_a_split_stand_beside_its_score(world: World) -> None:
+    kinds = ["number", "other"]
+    samples = [
+        replace(question(number, f"{number % 5 * 40:03d}"), meta={"answer_type": kinds[number % 2]})
+        for number in range(4)
+    ]
+    world.prepare("vqav2", [*samples[:3], replace(samples[3], answers=question(3, "no idea").answers)])
+    path = world.predict("vqav2")
+    scores = world.score("vqav2")
+    assert scores.extra == {"answer_type:number": 1.0, "answer_type:other": 0.5}
+    assert json.loads(path.with_name("scores.json").read_text(encoding="utf-8"))["extra"] == scores.extra
+
+
+def test_an_undefined_score_is_null_and_printed_as_undefined(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes.load("vsr").evaluation, "metric", "auroc")
+    world.prepare("vsr", [statement(number, gold=1) for number in range(11)])  # one class
+    path = world.predict("vsr")
+    scores = world.score("vsr")
+    assert scores.value is None
+    text = path.with_name("scores.json").read_text(encoding="utf-8")
+    assert json.loads(text)["value"] is None and "NaN" not in text
+    (cells,) = [
+        list(column.cells) for column in scores_table([("run", asdict(scores))]).columns if column.header == "value"
+    ]
+    assert cells == ["undefined"]
