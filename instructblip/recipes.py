@@ -217,14 +217,14 @@ def select(recipe: Any, groups: Mapping[str, Sequence[str]]) -> tuple[list[str],
     return list(dict.fromkeys(chosen)), absent
 
 
-def needed_splits(recipe: Recipe, wanted: Sequence[str] | None = None) -> list[str]:
-    """The splits to prepare: those asked for, by default the ones a study trains on and evaluates."""
+def needed_splits(recipe: Recipe, wanted: Sequence[str] | None = None, held_out: bool = False) -> list[str]:
+    """The splits to prepare: those asked for, by default the ones a study trains on (not held out) and evaluates."""
     if wanted:
         for split in wanted:
             recipe.split(split)
         return list(wanted)
     evaluated = recipe.evaluation.split if recipe.evaluation else None
-    return [split for split in (*recipe.train[:1], evaluated) if split]
+    return [split for split in (*([] if held_out else recipe.train[:1]), evaluated) if split]
 
 
 def _validate(recipe: Recipe, path: Path) -> None:

@@ -83,3 +83,17 @@ def test_wording_does_not_change_the_data_version() -> None:
     recipe.splits["train"].rows += 1
     assert recipe.data_version() != version
     recipe.templates, recipe.splits["train"].rows = "vqa", recipe.splits["train"].rows - 1
+
+
+def test_a_held_out_recipe_needs_no_training_split() -> None:
+    scienceqa = recipes.load("scienceqa")
+    assert scienceqa.train and recipes.needed_splits(scienceqa, held_out=True) == ["test"]
+    assert recipes.needed_splits(scienceqa) == ["train", "test"]
+    assert recipes.needed_splits(scienceqa, ["val"]) == ["val"]
+    assert recipes.needed_splits(recipes.load("vqav2_vqg")) == ["train"]
+
+
+def test_a_view_reads_its_parents_tables() -> None:
+    view, parent = recipes.load("okvqa_vqg"), recipes.load("okvqa")
+    assert view.table == "okvqa" and view.splits == parent.splits and view.pool == parent.pool
+    assert view.data_version() == parent.data_version() and view.templates == "vqg" and view.evaluation is None

@@ -198,10 +198,10 @@ def _gold(sample: Sample) -> int:
 
 
 def _answers(sample: Sample) -> list[str]:
-    """One string an annotator."""
+    """One string an annotator, in the form the official scorer reads (OKVQA's is stemmed)."""
     if not sample.answers:
         raise ValueError("there are no answers: the split is unlabelled")
-    return [answer.text for answer in sample.answers for _ in range(answer.votes)]
+    return [answer.text_alt or answer.text for answer in sample.answers for _ in range(answer.votes)]
 
 
 def _answer(sample: Sample) -> str:

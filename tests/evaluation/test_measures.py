@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,6 +41,12 @@ def test_every_shipped_protocol_has_a_metric_of_its_mode() -> None:
 def test_votes_count_as_annotators() -> None:
     measured = metric("vqa_accuracy:evalai")([pair("dog", ("dog", 2), ("cat", 8))])
     assert measured.items == (pytest.approx(0.6),)
+
+
+def test_the_form_the_official_scorer_reads_is_scored() -> None:
+    said, sample = pair("pony tail")
+    raw = replace(sample, answers=(Answer("ponytails", 10, text_alt="pony tail"),))
+    assert metric("vqa_accuracy:official_2017")([(said, raw)]).value == 1.0
 
 
 @pytest.mark.parametrize(
