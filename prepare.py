@@ -8,11 +8,12 @@ from instructblip.config import PrepareConfig
 
 @program("prepare")
 def main(config: PrepareConfig) -> None:
-    from rich.progress import track
-
     from instructblip import recipes
     from instructblip.data.export import export
-    from instructblip.data.prepare import prepare, summary
+    from instructblip.data.join import join
+    from instructblip.data.manifest import summary
+    from instructblip.data.prepare import prepare
+    from instructblip.data.progress import bar
 
     if config.miniature is not None:
         from instructblip.miniature import sources
@@ -22,9 +23,9 @@ def main(config: PrepareConfig) -> None:
     for name in names:
         recipe = recipes.load(name)
         for split in recipes.needed_splits(recipe, config.splits):
-            entry = prepare(recipe, split, config, progress=lambda items, text: track(items, text, transient=True))
+            entry = join(recipe, split, config) if config.join else prepare(recipe, split, config, progress=bar)
             print(f"{recipe.name}/{split}: {summary(entry)}")
-            if config.export:
+            if config.export and config.part is None:
                 count = export(Path(config.paths.data), recipe.name, split, Path(config.export), config.shard_size)
                 print(f"{recipe.name}/{split}: {count:,} samples exported to {config.export}")
     if absent:

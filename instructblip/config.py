@@ -230,6 +230,11 @@ class PrepareConfig:
     shard_size: int = 10_000  # pictures per tar (ours)
     max_bad_media: float = 0.0  # share of a recipe's pictures that may be missing or broken
     check_counts: bool = True  # refuse a split whose row count is not the official one
+    workers: int | None = None  # processes that read pictures; null: one a core
+    frames: int = 4  # of a clip, uniformly spaced (paper: 4, p. 6)
+    part: int | None = None  # prepare this part of `parts` alone: one machine each
+    parts: int = 64
+    join: bool = False  # make one table of the parts, instead of preparing
     export: str | None = None  # folder for self-contained WebDataset shards of what was prepared
     rebuild: bool = False  # replace tables that another version of the recipe wrote
     miniature: int | None = None  # seed: first render the embedded world into paths.raw

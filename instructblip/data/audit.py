@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instructblip.data.fingerprints import HASHES, Fingerprints, equal, near
+from instructblip.data.fingerprints import Fingerprints, equal, near
+from instructblip.data.keys import HASHES, key_hash
 from instructblip.data.sample import Sample
-from instructblip.data.shards import key_hash
 from instructblip.data.tables import Table
 
 INTEGERS = NDArray[np.int64]

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from instructblip.data.keys import HASHES
 from instructblip.data.media import decode
 from instructblip.data.shards import MediaPool, index_paths, open_index
 from instructblip.files import replacing
 
-HASHES = NDArray[np.uint64]
 SUFFIX = ".phash.npy"
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 

@@ -1,172 +1,207 @@
 """From official files to tables and shards: read, check, store the pictures once, write the rows.
 
-Interrupted, it goes on where it stopped: finished shards and tables stay, the rest is done again. A second run over
-unchanged files does nothing.
+The files are read twice: to count and to look for double ids, then a few thousand rows at a time, whose pictures are
+stored before the rows are written. Memory holds hashes, never rows: the largest set has 14 million. Interrupted, it
+goes on where it stopped: finished shards stay, the rest is done again. A second run over unchanged files does nothing.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
+from array import array
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from instructblip.choices import MediaMode
 from instructblip.config import PrepareConfig
-from instructblip.data import shards
-from instructblip.data.media import BadMedia, RawPool, extension
+from instructblip.data.clips import require_decoder, stored_keys, with_frames
+from instructblip.data.fetch import Fetcher, fetching, useful_workers
+from instructblip.data.keys import KeySet, hashes, key_hash
+from instructblip.data.manifest import (
+    LOST,
+    Dropped,
+    check_bad_share,
+    check_count,
+    open_manifest,
+    table_facts,
+)
+from instructblip.data.media import RawPool
+from instructblip.data.parts import Part, Row
 from instructblip.data.readers.base import Drop
-from instructblip.data.readers.registry import read, sources
-from instructblip.data.sample import MediaRef, Sample
+from instructblip.data.sample import Sample
+from instructblip.data.shards import Shards, stored_hashes
+from instructblip.data.store import Store
 from instructblip.data.tables import table_path, write_table
-from instructblip.files import lock, read_json, sha256, write_json
+from instructblip.files import lock, replacing, sha256, write_json
 from instructblip.recipes import Recipe
 
-SHOWN = 5  # names in an error, uids per reason in a manifest
-LOST = "picture missing or broken"  # asked for again by the next run
+CHUNK = 4096  # rows whose pictures are fetched together
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
+@dataclass(frozen=True)
+class Work:
+    """One split, or a part of it."""
+
+    recipe: Recipe
+    split: str
+    config: PrepareConfig
+    part: Part
+    progress: Progress
+
+    def __str__(self) -> str:
+        return f"{self.recipe.name}/{self.split}"
+
+    @property
+    def folder(self) -> Path:
+        return self.part.within(table_path(Path(self.config.paths.data), self.recipe.table, self.split).parent)
+
+    @property
+    def table(self) -> Path:
+        return self.folder / f"{self.split}.arrow"
+
+    def chunks(self) -> Iterator[list[Row]]:
+        rows = self.part.rows(self.recipe, self.split, Path(self.config.paths.raw))
+        while chunk := list(islice(rows, CHUNK)):
+            yield chunk
+
+    def hashes(self) -> dict[str, str]:
+        """sha256 of each official file."""
+        raw = Path(self.config.paths.raw)
+        files = self.part.files(self.recipe, self.split, raw)
+        return {str(path.relative_to(raw / self.recipe.source)): sha256(path) for path in files}
+
+
 @dataclass
-class Scan:
-    """What a split's files hold: the wanted pictures, and the rows that are no Samples."""
+class Tally:
+    """What the files hold, and what became of it."""
 
     rows: int = 0
-    media: dict[str, MediaRef] = field(default_factory=dict)
-    dropped: dict[str, list[str]] = field(default_factory=dict)  # reason -> uids
-
-    def drop(self, uid: str, reason: str) -> None:
-        self.dropped.setdefault(reason, []).append(uid)
+    dropped: Dropped = field(default_factory=Dropped)
+    media: KeySet = field(default_factory=KeySet)  # one key a picture; of a clip that of its last frame
+    clips: bool = False
+    bad: int = 0
+    written: array[int] = field(default_factory=lambda: array("q"))  # numbers of the rows in the table
 
 
 def prepare(recipe: Recipe, split: str, config: PrepareConfig, progress: Progress) -> dict[str, Any]:
-    """Prepares one split and returns its manifest entry, with `fresh` telling whether anything was written.
+    """Prepares one split, or a part of it; returns its manifest entry, with `fresh` telling whether it was written.
 
     Raises ValueError for missing or malformed files, wrong counts, too many bad pictures, a foreign output folder.
     """
-    data = Path(config.paths.data)
-    manifest_path = data / "tables" / recipe.name / "manifest.json"
-    with lock(manifest_path.with_name(".lock"), f"recipe {recipe.name}"):
-        manifest = _manifest(manifest_path, recipe, config.rebuild)
-        read_from = _hashes(recipe, split, Path(config.paths.raw))
-        table = table_path(data, recipe.name, split)
+    work = Work(recipe, split, config, Part(config.part, config.parts), progress)
+    path = work.folder / "manifest.json"
+    with lock(work.folder / ".lock", f"recipe {recipe.name}"):
+        manifest = open_manifest(path, recipe, config.rebuild)
+        read_from = work.hashes()
         done = manifest["splits"].get(split)
-        if done and done["sources"] == read_from and table.is_file() and LOST not in done["dropped"]:
+        if done and work.table.is_file() and _still_true(done, read_from, config):
             return {**done, "fresh": False}
-        scan = _scan(recipe, split, config)
-        bad = _store_media(recipe, scan, config, progress)
-        rows = write_table(table, _kept(recipe, split, config, scan, bad, progress))
-        entry = {
-            "rows": rows,
-            "official_rows": recipe.split(split).rows,
-            "dropped": {reason: {"count": len(uids), "first": uids[:SHOWN]} for reason, uids in scan.dropped.items()},
-            "table": {"bytes": table.stat().st_size, "sha256": sha256(table)},
-            "sources": read_from,
-        }
+        tally = _survey(work)
+        if work.part.whole and config.check_counts:
+            check_count(recipe, split, tally.rows)
+        rows = _write(work, tally)
+        entry = _entry(work, tally, rows) | {"sources": read_from}
         manifest["splits"][split] = entry
-        write_json(manifest_path, manifest)
+        write_json(path, manifest)
     return {**entry, "fresh": True}
 
 
-def _manifest(path: Path, recipe: Recipe, rebuild: bool) -> dict[str, Any]:
-    fresh = {"recipe": recipe.name, "version": recipe.data_version(), "splits": {}}
-    if not path.is_file():
-        return fresh
-    manifest: dict[str, Any] = read_json(path)
-    if manifest["version"] != recipe.data_version():
-        if rebuild:
-            return fresh
-        raise ValueError(
-            f"{path.parent} was written by version {manifest['version']} of recipe {recipe.name}, this is version "
-            f"{recipe.data_version()}: choose another paths.data, or replace it with rebuild=true"
-        )
-    return manifest
+def _still_true(done: dict[str, Any], read_from: dict[str, str], config: PrepareConfig) -> bool:
+    frames = done.get("frames")
+    return done["sources"] == read_from and LOST not in done["dropped"] and frames in (None, config.frames)
 
 
-def _hashes(recipe: Recipe, split: str, raw: Path) -> dict[str, str]:
-    """sha256 of each official file."""
-    return {str(path.relative_to(raw / recipe.source)): sha256(path) for path in sources(recipe, split, raw)}
+def _survey(work: Work) -> Tally:
+    """Counts rows and pictures. Raises ValueError for an id that occurs twice."""
+    tally, uids, doubles = Tally(), KeySet(), set[int]()
+    bar = iter(work.progress(range(work.recipe.split(work.split).rows or 0), f"{work}: rows"))
+    for chunk in work.chunks():
+        samples = []
+        for _, item in chunk:
+            next(bar, None)
+            if isinstance(item, Drop):
+                tally.dropped.add(item.reason, [item.uid])
+            else:
+                samples.append(item)
+        doubles.update(uids.add(hashes(sample.uid for sample in samples)).tolist())
+        refs = [ref for sample in samples for ref in sample.media]
+        tally.media.add(hashes(stored_keys(ref, work.config.frames)[-1] for ref in refs))
+        tally.clips |= any(ref.kind == "video" for ref in refs)
+        tally.rows += len(samples)
+    if doubles:
+        _refuse_doubles(work, doubles)
+    return tally
 
 
-def _scan(recipe: Recipe, split: str, config: PrepareConfig) -> Scan:
-    scan, seen = Scan(), set()
-    for item in read(recipe, split, Path(config.paths.raw)):
-        if isinstance(item, Drop):
-            scan.drop(item.uid, item.reason)
-            continue
-        if item.uid in seen:
-            raise ValueError(f"{recipe.name}/{split}: id {item.uid} occurs twice in {recipe.split(split).files[0]}")
-        seen.add(item.uid)
-        scan.rows += 1
-        scan.media.update({ref.key: ref for ref in item.media})
-    official = recipe.split(split).rows
-    if config.check_counts and official is not None and scan.rows != official:
-        raise ValueError(
-            f"{recipe.name}/{split} has {scan.rows:,} rows where {official:,} are official: the download is not "
-            f"complete or of another version; check_counts=false takes it as it is"
-        )
-    return scan
+def _refuse_doubles(work: Work, doubles: set[int]) -> None:
+    """Raises ValueError when two of the ids with these hashes are the same, and not only their hashes."""
+    seen: set[str] = set()
+    for _, item in itertools.chain.from_iterable(work.chunks()):
+        if isinstance(item, Sample) and key_hash(item.uid) in doubles:
+            if item.uid in seen:
+                raise ValueError(f"{work}: id {item.uid} occurs twice in {work.recipe.split(work.split).files[0]}")
+            seen.add(item.uid)
 
 
-def _store_media(recipe: Recipe, scan: Scan, config: PrepareConfig, progress: Progress) -> dict[str, str]:
-    """Adds the split's pictures to their pool, each once; returns why the others could not be (key -> reason)."""
-    pool = RawPool.open(recipe.pool, Path(config.paths.media.get(recipe.pool, f"{config.paths.raw}/{recipe.pool}")))
-    folder = Path(config.paths.data) / "media" / recipe.pool
-    bad: dict[str, str] = {}
-    folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder / ".lock", f"media pool {recipe.pool}"):
-        stored = shards.pool_keys(folder)
-        wanted = [ref for key, ref in sorted(scan.media.items()) if key not in stored]
-        found = _good(pool, progress(wanted, f"{recipe.name}: pictures"), bad)
-        if config.media is MediaMode.link:
-            shards.link(folder, ((ref.key, path) for ref, path, _ in found))
-        else:
-            for _ in shards.append(folder, ((ref.key, content) for ref, _, content in found), config.shard_size):
-                pass
-    if len(bad) > config.max_bad_media * len(scan.media):
-        first = "\n  ".join(list(bad.values())[:SHOWN])
-        raise ValueError(
-            f"{recipe.name}: {len(bad):,} of {len(scan.media):,} pictures are missing or broken (the others are "
-            f"stored):\n  {first}\nfetch them again, or allow a share of them with max_bad_media=0.01"
-        )
-    return bad
+def _write(work: Work, tally: Tally) -> int:
+    """Stores the pictures and writes the table; returns its rows."""
+    if tally.clips:
+        require_decoder()
+    folder = Path(work.config.paths.data) / "media" / work.recipe.pool
+    with lock(work.part.within(folder) / ".lock", f"media pool {work.recipe.pool}"):
+        rows = write_table(work.table, _kept(work, tally, folder))
+    if not work.part.whole:
+        with replacing(work.table.with_suffix(".rows")) as temporary:
+            temporary.write_bytes(tally.written.tobytes())
+    return rows
 
 
-def _good(pool: RawPool, wanted: Iterable[MediaRef], bad: dict[str, str]) -> Iterator[tuple[MediaRef, Path, bytes]]:
-    """Pictures that are there and decode to the last row; the others go into `bad`."""
-    for ref in wanted:
-        try:
-            path = pool.find(ref)
-            content = path.read_bytes()
-            try:
-                extension(content)
-            except BadMedia as error:
-                raise BadMedia(str(path), error.reason) from error
-            yield ref, path, content
-        except BadMedia as error:
-            bad[ref.key] = str(error)
+def _kept(work: Work, tally: Tally, folder: Path) -> Iterator[Sample]:
+    """The Samples whose pictures are stored; the others are counted."""
+    config = work.config
+    with _filling(work, tally, folder) as store:
+        for chunk in work.chunks():
+            samples = [(number, item) for number, item in chunk if isinstance(item, Sample)]
+            store.add([sample for _, sample in samples])
+            for number, sample in samples:
+                if store.lost(sample):
+                    tally.dropped.add(LOST, [sample.uid])
+                else:
+                    tally.written.append(number)
+                    yield with_frames(sample, config.frames)
+    tally.bad = len(store.bad)
+    check_bad_share(work.recipe, tally.bad, len(tally.media), config.max_bad_media, store.reasons)
 
 
-def _kept(
-    recipe: Recipe, split: str, config: PrepareConfig, scan: Scan, bad: dict[str, str], progress: Progress
-) -> Iterator[Sample]:
-    """The Samples again, without those that lost a picture: read twice, so that memory stays flat."""
-    for item in progress(read(recipe, split, Path(config.paths.raw)), f"{recipe.name}: rows"):
-        if isinstance(item, Drop):
-            continue
-        lost = [bad[ref.key] for ref in item.media if ref.key in bad]
-        if lost:
-            scan.drop(item.uid, LOST)
-        else:
-            yield item
+@contextmanager
+def _filling(work: Work, tally: Tally, folder: Path) -> Iterator[Store]:
+    """The media pool, being filled with what the split wants; left in order, its last shard is finished."""
+    config, name = work.config, work.recipe.pool
+    raw = RawPool.open(name, Path(config.paths.media.get(name, f"{config.paths.raw}/{name}")))
+    stored = KeySet(stored_hashes(folder))
+    missing = stored.count_missing(tally.media)
+    bar = iter(work.progress(range(missing), f"{work}: pictures"))
+    fetcher = Fetcher(raw, config.frames, config.media is MediaMode.link)
+    workers = useful_workers(config.workers, missing, tally.clips)
+    part = work.part.within(folder)
+    stem = name if work.part.whole else f"{name}-{part.name}"
+    with Shards(folder, part, stem, config.shard_size) as shards, fetching(fetcher, workers) as fetch:
+        yield Store(stored, config.frames, shards, fetch, bar)
 
 
-def summary(entry: dict[str, Any]) -> str:
-    """One line for a person."""
-    dropped = Counter({reason: facts["count"] for reason, facts in entry["dropped"].items()})
-    lost = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
-    state = "written" if entry["fresh"] else "unchanged"
-    official = entry["official_rows"]
-    of = "rows" if official is None else f"of {official:,} official rows"
-    return f"{entry['rows']:,} {of}, {state}" + (f" (left out: {lost})" if lost else "")
+def _entry(work: Work, tally: Tally, rows: int) -> dict[str, Any]:
+    part = work.part
+    return {
+        "rows": rows,
+        "official_rows": work.recipe.split(work.split).rows,
+        "dropped": tally.dropped.facts(),
+        "pictures": {"wanted": len(tally.media), "bad": tally.bad},
+        "frames": work.config.frames if tally.clips else None,
+        "table": table_facts(work.table),
+        "part": None if part.whole else [part.number, part.of],
+    }

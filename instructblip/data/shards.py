@@ -1,8 +1,9 @@
 """Pixels, stored once per media pool: WebDataset tars with an index beside each, appended to and never rewritten.
 
 `coco-000000.tar` holds one picture a tar sample; `coco-000000.arrow` says where each lies. A tar counts only once its
-index has its name, so an interrupted writing leaves nothing that is read. An index may also point at the files of an
-existing folder (`media=link`): a file is then its own container at offset 0.
+index has its name, so an interrupted writing leaves nothing that is read. An index may also point into the files of
+an existing folder (`media=link`): at whole pictures, or at members of its tars. Machines that write one pool together
+have a folder each within it.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tarfile
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 
-from instructblip.data.media import BadMedia, extension
-from instructblip.files import replacing
+from instructblip.data.keys import HASHES, key_hash
+from instructblip.data.media import BadMedia, Place, extension
+from instructblip.files import replacing, sync
 
 os.environ["WDS_SECURE"] = "1"  # before webdataset is imported: no pickles, no shell in URLs
 import webdataset as wds
@@ -35,7 +37,8 @@ SCHEMA = pa.schema(
         ("sha256", pa.string()),
     ]
 )
-KEY = re.compile(r"[\w\-]{1,90}")  # a tar member `key.jpg`: no folders, no second dot, within the name field
+NAME = re.compile(r"[\w\-%]{1,90}", re.ASCII)  # a tar member `name.jpg`: no folders, no second dot, one header block
+BLOCK = 512  # bytes of a tar
 
 
 class MediaPool:
@@ -99,25 +102,88 @@ class MediaPool:
 
 def index_paths(folder: Path) -> list[Path]:
     """The indices of the pool's finished shards."""
-    return sorted(folder.glob("*.arrow"))
+    return sorted(folder.rglob("*.arrow"))
 
 
-def pool_keys(folder: Path) -> set[str]:
-    """Every key of the pool's finished shards."""
-    return {key.as_py() for path in index_paths(folder) for key in open_index(path)["key"]}
+def stored_hashes(folder: Path) -> HASHES:
+    """The hash of every key in the pool's finished shards."""
+    found = [open_index(path)["hash"].to_numpy() for path in index_paths(folder)]
+    return np.concatenate([np.empty(0, dtype=np.uint64), *found])
 
 
-def append(folder: Path, pictures: Iterable[tuple[str, bytes]], shard_size: int) -> Iterator[int]:
-    """Writes (key, file content) pairs into new tars of at most `shard_size`; yields each finished tar's count."""
-    for leftover in folder.glob("*.tar"):
-        if not leftover.with_suffix(".arrow").exists():
-            leftover.unlink()  # its writer was interrupted before the index took its name
-    pictures = iter(pictures)
-    while chunk := list(islice(pictures, shard_size)):
-        shard = folder / f"{folder.name}-{_next_number(folder):06d}.tar"
-        write_tar(shard, ({"__key__": member_key(key), extension(data): data} for key, data in chunk))
-        _write_index(shard.with_suffix(".arrow"), index_tar(shard), shard.stat().st_size)
-        yield len(chunk)
+class Shards:
+    """Writes pictures into a pool's new shards of at most `size`, each whole or absent.
+
+    `folder` is the pool's own or one within it. Left by an exception, the shard begun is dropped.
+    """
+
+    def __init__(self, pool: Path, folder: Path, stem: str, size: int) -> None:
+        self.pool, self.folder, self.stem, self.size = pool, folder, stem, size
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*.tar"):
+            if not leftover.with_suffix(".arrow").exists():
+                leftover.unlink()  # its writer was interrupted before the index took its name
+        self._stream: BinaryIO | None = None
+        self._begin()
+
+    def __enter__(self) -> Shards:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            self.finish()
+        if self._stream is not None:
+            self._writer.close()
+            self._stream.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def add(self, key: str, data: bytes, sha256: str) -> None:
+        """Stores a picture's file content under the key."""
+        if self._stream is None:
+            self._stream = self._temporary.open("wb")
+            self._writer = wds.TarWriter(self._stream, encoder=False, mtime=0)
+        self._writer.write({"__key__": member_name(key), extension(data): data})
+        offset = self._writer.tarstream.offset - -(-len(data) // BLOCK) * BLOCK
+        file = self._tar.relative_to(self.pool).as_posix()
+        self._enter(key, file, offset, len(data), sha256)
+
+    def link(self, key: str, place: Place, length: int, sha256: str) -> None:
+        """Notes where the picture lies instead of copying it."""
+        self._enter(key, str(place.file.resolve()), place.offset, length, sha256)
+
+    def finish(self) -> None:
+        """Gives the shard begun its name; nothing when it holds nothing."""
+        if not self._rows:
+            return
+        size = 0
+        if self._stream is not None:
+            self._writer.close()
+            self._stream.close()
+            size = self._temporary.stat().st_size
+            sync(self._temporary)
+            os.replace(self._temporary, self._tar)
+            sync(self.folder)
+        _write_index(self._tar.with_suffix(".arrow"), pa.Table.from_pylist(self._rows, SCHEMA), size)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._tar = self.folder / f"{self.stem}-{_next_number(self.folder):06d}.tar"
+        self._temporary = self.folder / f".{self._tar.name}.{os.getpid()}.tmp"
+        self._rows: list[dict[str, object]] = []
+        self._stream = None
+
+    def _enter(self, key: str, file: str, offset: int, length: int, digest: str) -> None:
+        names = ("key", "hash", "file", "offset", "length", "sha256")
+        self._rows.append(dict(zip(names, (key, key_hash(key), file, offset, length, digest), strict=True)))
+        if len(self._rows) == self.size:
+            self.finish()
+
+
+def append(folder: Path, pictures: Iterable[tuple[str, bytes]], shard_size: int) -> None:
+    """Writes (key, file content) pairs into new shards of a pool."""
+    with Shards(folder, folder, folder.name, shard_size) as shards:
+        for key, data in pictures:
+            shards.add(key, data, hashlib.sha256(data).hexdigest())
 
 
 def write_tar(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -131,51 +197,15 @@ def write_tar(path: Path, rows: Iterable[dict[str, Any]]) -> None:
             tar.write(row)
 
 
-def link(folder: Path, pictures: Iterable[tuple[str, Path]]) -> int:
-    """Indexes files where they lie instead of copying them; returns how many."""
-    rows = []
-    for key, path in pictures:
-        data = path.read_bytes()
-        rows.append(_entry(member_key(key), str(path.resolve()), 0, data))
-    if rows:
-        name = f"{folder.name}-{_next_number(folder):06d}.arrow"
-        _write_index(folder / name, pa.Table.from_pylist(rows, SCHEMA), 0)
-    return len(rows)
+def member_name(key: str) -> str:
+    """What a key is called in a tar: itself where it can be, else escaped as in a URL, dots too.
 
-
-def index_tar(path: Path) -> pa.Table:
-    """Where each picture of a WebDataset tar lies, read back from the file itself (ours or a foreign one)."""
-    rows = []
-    with tarfile.open(path, "r:") as tar:
-        for member in tar:
-            content = tar.extractfile(member) if member.isreg() else None
-            if content is not None:
-                rows.append(_entry(member.name.split(".")[0], path.name, member.offset_data, content.read()))
-    return pa.Table.from_pylist(rows, SCHEMA)
-
-
-def key_hash(key: str) -> int:
-    """64 bits of a key's hash, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
-
-
-def member_key(key: str) -> str:
-    """The key itself, when it can be a tar member's name; ValueError otherwise."""
-    if not KEY.fullmatch(key):
-        raise ValueError(f"media key {key!r} cannot name a shard member: 1 to 90 letters, digits, '_' and '-'")
-    return key
-
-
-def _entry(key: str, file: str, offset: int, data: bytes) -> dict[str, object]:
-    digest = hashlib.sha256(data).hexdigest()
-    return {
-        "key": key,
-        "hash": key_hash(key),
-        "file": file,
-        "offset": offset,
-        "length": len(data),
-        "sha256": digest,
-    }
+    Different keys have different names. Of a very long one the end is a hash. Raises ValueError for an empty key.
+    """
+    if not key:
+        raise ValueError("an empty media key cannot name a picture")
+    name = quote(key, safe="").replace(".", "%2E").replace("~", "%7E")
+    return name if NAME.fullmatch(name) else f"{name[:60]}%-{key_hash(key):016x}"
 
 
 def _next_number(folder: Path) -> int:

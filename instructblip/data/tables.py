@@ -89,10 +89,15 @@ def manifest_hash(data: Path, recipe: str, split: str) -> str:
 
 def write_table(path: Path, samples: Iterable[Sample]) -> int:
     """Writes the table whole or not at all; returns its number of rows."""
+    return write_rows(path, map(to_row, samples))
+
+
+def write_rows(path: Path, content: Iterable[dict[str, Any]]) -> int:
+    """`write_table` for what `to_row` gave."""
     with replacing(path) as temporary:
         writer = ArrowWriter(path=str(temporary), features=FEATURES, writer_batch_size=1000)
-        for sample in samples:
-            writer.write(to_row(sample))
+        for row in content:
+            writer.write(row)
         rows, _ = writer.finalize()
         writer.close()
     return int(rows)

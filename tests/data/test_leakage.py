@@ -62,7 +62,7 @@ def put(data: Path, recipe: str, split: str, rows: list[tuple[str, str, bytes, s
         pools.setdefault(pool, {})[key] = content
     for pool, pictures in pools.items():
         (data / "media" / pool).mkdir(parents=True, exist_ok=True)
-        list(append(data / "media" / pool, sorted(pictures.items()), 4))
+        append(data / "media" / pool, sorted(pictures.items()), 4)
     write_json(path.with_name("manifest.json"), {"splits": {split: {"table": {"sha256": sha256(path)}}}})
 
 

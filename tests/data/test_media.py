@@ -34,7 +34,7 @@ def test_every_coco_layout_is_found(tmp_path: Path, name: str, relpath: str | No
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x")
-    assert RawPool.open("coco", tmp_path).find(MediaRef("coco", "94", relpath=relpath)) == path
+    assert RawPool.open("coco", tmp_path).find(MediaRef("coco", "94", relpath=relpath)).file == path
 
 
 @pytest.mark.parametrize("relpath", ["../secret.jpg", "/etc/passwd", "a/../../secret.jpg"])

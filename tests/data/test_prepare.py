@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from instructblip import recipes
+from instructblip import pools, recipes
 from instructblip.config import PrepareConfig
-from instructblip.data import shards
-from instructblip.data.prepare import prepare, summary
+from instructblip.data import fetch
+from instructblip.data.manifest import summary
+from instructblip.data.media import decode
+from instructblip.data.prepare import prepare
+from instructblip.data.readers import registry
+from instructblip.data.readers.base import Context
+from instructblip.data.sample import MediaRef, Sample
 from instructblip.data.shards import MediaPool
 from instructblip.data.tables import Table, table_path
 from instructblip.files import lock
 from tests.conftest import World, composed, run_program
+from tests.data.test_clips import clip
 from tests.fixtures import real_tree
 
 Make = Callable[..., PrepareConfig]
@@ -90,14 +97,8 @@ def test_changed_annotations_are_prepared_again(make: Make, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("after", [0, 5, 15, 39])
 def test_an_interrupted_run_goes_on(make: Make, tmp_path: Path, after: int) -> None:
-    def interrupted(items: Iterable[Any], text: str) -> Iterable[Any]:
-        for number, item in enumerate(items):
-            if text.endswith("pictures") and number == after:
-                raise KeyboardInterrupt
-            yield item
-
     with pytest.raises(KeyboardInterrupt):
-        run(make(), progress=interrupted)
+        run(make(), progress=interrupted_after(after))
     assert not list((tmp_path / "data/tables").rglob("*.arrow")), "no table before its pictures"
     assert len(list((tmp_path / "data/media/coco").glob("*.arrow"))) == after // 10, "whole shards stay"
     assert not list((tmp_path / "data").rglob("*.tmp"))
@@ -107,9 +108,10 @@ def test_an_interrupted_run_goes_on(make: Make, tmp_path: Path, after: int) -> N
     finished, undisturbed = tree(tmp_path / "data"), tree(tmp_path / "undisturbed")
     assert finished["tables/vqav2/train.arrow"] == undisturbed["tables/vqav2/train.arrow"]
     pools = [MediaPool(tmp_path / name / "media/coco") for name in ("data", "undisturbed")]
-    keys = shards.pool_keys(tmp_path / "undisturbed/media/coco")
-    assert shards.pool_keys(tmp_path / "data/media/coco") == keys and len(pools[0]) == len(pools[1]) == 40
-    assert all(pools[0].read(key) == pools[1].read(key) for key in keys)
+    assert len(pools[0]) == len(pools[1]) == 40
+    table = Table(table_path(tmp_path / "data", "vqav2", "train"))
+    keys = {table.sample(row).media[0].key for row in range(len(table))}
+    assert len(keys) == 40 and all(pools[0].read(key) == pools[1].read(key) for key in keys)
 
 
 def test_a_missing_raw_folder_names_files_and_source(make: Make) -> None:
@@ -180,6 +182,107 @@ def test_a_second_writer_is_refused(make: Make, tmp_path: Path) -> None:
         pytest.raises(ValueError, match=r"recipe vqav2 is being written by host \S+, process \d+"),
     ):
         run(make())
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_processes(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "WORTH", 1)
+    sorted((tmp_path / "raw/coco/train2014").iterdir())[7].write_bytes(b"broken")
+    for workers in (1, 3):
+        run(make(f"workers={workers}", f"paths.data={tmp_path}/{workers}", "max_bad_media=0.1", "shard_size=7"))
+    assert tree(tmp_path / "1") == tree(tmp_path / "3") and len(tree(tmp_path / "1")) > 10
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 50])
+def test_the_rows_do_not_depend_on_how_many_are_read_at_once(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    sorted((tmp_path / "raw/coco/train2014").iterdir())[7].write_bytes(b"broken")
+    run(make(f"paths.data={tmp_path}/whole", "max_bad_media=0.1"))
+    monkeypatch.setattr("instructblip.data.prepare.CHUNK", chunk)
+    run(make("max_bad_media=0.1"))
+    assert tree(tmp_path / "data") == tree(tmp_path / "whole")
+
+
+def in_tars(make: Make, tmp_path: Path) -> int:
+    """Moves the pictures of the raw tree into one tar, as a row's file name says; returns how many."""
+    source = tmp_path / "raw/vsr/data/splits/zeroshot/test.jsonl"
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    names = {row["image"] for row in rows}
+    files = {path.name: path for path in (tmp_path / "raw/coco").rglob("*.jpg")}
+    found = {name: next(path for key, path in files.items() if key.endswith(name)) for name in sorted(names)}
+    with tarfile.open(tmp_path / "00000.tar", "w") as tar:
+        for name, path in found.items():
+            tar.add(path, arcname=name)
+    shutil.rmtree(tmp_path / "raw/coco")
+    (tmp_path / "raw/coco").mkdir()
+    shutil.move(tmp_path / "00000.tar", tmp_path / "raw/coco/00000.tar")
+    return len(found)
+
+
+@pytest.mark.parametrize("media", ["copy", "link"])
+def test_pictures_in_tars_are_copied_or_linked_and_never_extracted(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, media: str
+) -> None:
+    count = in_tars(make, tmp_path)
+    monkeypatch.setattr(pools, "load", lambda name: pools.Pool(layouts=["00000.tar/{key:0>12}.jpg"]))
+    run(make(f"media={media}"), "vsr", "test")
+    folder = tmp_path / "data/media/coco"
+    pool, table = MediaPool(folder), Table(table_path(tmp_path / "data", "vsr", "test"))
+    assert len(pool) == count and bool(list(folder.glob("*.tar"))) == (media == "copy")
+    with tarfile.open(tmp_path / "raw/coco/00000.tar") as tar:
+        for row in range(len(table)):
+            key = table.sample(row).media[0].key
+            assert pool.read(key) == tar.extractfile(f"{int(key):012d}.jpg").read()  # type: ignore[union-attr]
+    assert [path.name for path in (tmp_path / "raw/coco").iterdir()] == ["00000.tar"]
+
+
+def clips(files: Sequence[Path], context: Context) -> Iterator[Sample]:
+    """A reader of clips, two questions each."""
+    for name in ("-4wsuPCjDBc_5_15", "b.c"):
+        for number in range(2):
+            yield context.sample(f"{name}-{number}", MediaRef(context.pool, name, "video", f"{name}.mp4"))
+
+
+@pytest.mark.parametrize("media", ["copy", "link"])
+def test_clips_become_frames(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, media: str) -> None:
+    monkeypatch.setitem(registry.READERS, "vsr", clips)
+    monkeypatch.setattr(pools, "load", lambda name: pools.Pool())
+    for name in ("-4wsuPCjDBc_5_15", "b.c"):
+        clip(tmp_path / f"raw/coco/{name}.mp4", 40)
+    entry = run(make(f"media={media}"), "vsr", "test")
+    assert entry["rows"] == 4 and entry["frames"] == 4 and entry["pictures"] == {"wanted": 2, "bad": 0}
+    table, pool = Table(table_path(tmp_path / "data", "vsr", "test")), MediaPool(tmp_path / "data/media/coco")
+    assert [ref.key for ref in table.sample(0).shown] == [f"-4wsuPCjDBc_5_15-{i}of4" for i in range(4)]
+    shown = [decode(pool.read(ref.key)).getpixel((9, 9)) for ref in table.sample(3).shown]
+    assert [round((pixel[0] - 20) / 4) for pixel in shown] == [5, 15, 25, 35] and len(pool) == 8  # type: ignore[index]
+    assert not run(make(), "vsr", "test")["fresh"]
+    entry = run(make("frames=2"), "vsr", "test")
+    assert entry["fresh"] and entry["frames"] == 2 and len(MediaPool(tmp_path / "data/media/coco")) == 12
+
+
+def test_a_clip_half_stored_is_completed(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.READERS, "vsr", clips)
+    monkeypatch.setattr(pools, "load", lambda name: pools.Pool())
+    for name in ("-4wsuPCjDBc_5_15", "b.c"):
+        clip(tmp_path / f"raw/coco/{name}.mp4", 40)
+    with pytest.raises(KeyboardInterrupt):
+        run(make("shard_size=3"), "vsr", "test", interrupted_after(1))
+    assert len(MediaPool(tmp_path / "data/media/coco")) == 3
+    run(make("shard_size=3"), "vsr", "test")
+    pool = MediaPool(tmp_path / "data/media/coco")
+    assert len(pool) == 8 and all(f"{name}-{i}of4" in pool for name in ("-4wsuPCjDBc_5_15", "b.c") for i in range(4))
+
+
+def interrupted_after(count: int) -> Any:
+    def bar(items: Iterable[Any], text: str) -> Iterable[Any]:
+        for number, item in enumerate(items):
+            if text.endswith("pictures") and number == count:
+                raise KeyboardInterrupt
+            yield item
+
+    return bar
 
 
 def test_linked_media_are_not_copied(make: Make, tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_a_missing_picture_is_named(world: World) -> None:
 
 
 def test_a_broken_picture_is_named(world: World) -> None:
-    list(append(world.data / "media" / "coco", [("88", picture(1))], shard_size=1))
+    append(world.data / "media" / "coco", [("88", picture(1))], shard_size=1)
     (tar,) = [path for path in (world.data / "media" / "coco").glob("*.tar") if b"88.png" in path.read_bytes()]
     tar.write_bytes(tar.read_bytes().replace(b"IDAT", b"IDAX"))
     world.prepare("vsr", [statement(0), statement(1, image=88)])

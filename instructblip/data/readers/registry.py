@@ -6,7 +6,7 @@ those of a pattern sorted by name, then the optional ones that are there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from instructblip.data.readers import captions, choices, dialogues, questions, scene_text, videos, web
@@ -41,10 +41,13 @@ READERS: dict[str, Reader] = {
 }
 
 
-def read(recipe: Recipe, split: str, raw: Path) -> Iterator[Sample | Drop]:
-    """Every row of a split. Raises ValueError naming a missing file and where it comes from."""
+def read(recipe: Recipe, split: str, raw: Path, files: Sequence[Path] | None = None) -> Iterator[Sample | Drop]:
+    """Every row of a split, or of some of the `files` of its pattern.
+
+    Raises ValueError naming a missing file and where it comes from.
+    """
     facts = recipe.split(split)
-    files = sources(recipe, split, raw)
+    files = files or sources(recipe, split, raw)
     reader = lookup(facts.reader, READERS, "reader")
     try:
         yield from reader(files, Context(recipe.table, split, recipe.pool, recipe.form, tuple(facts.select)))

@@ -14,7 +14,7 @@ from instructblip.data.media import RawPool, decode
 from instructblip.data.readers.base import Drop
 from instructblip.data.readers.registry import read
 from instructblip.data.sample import Sample
-from instructblip.data.shards import member_key
+from instructblip.data.shards import member_name
 from instructblip.data.templates import fill
 from instructblip.evaluation.answers import verbaliser
 from tests.conftest import World
@@ -114,7 +114,7 @@ def test_iconqa_picture_options_are_media_that_the_model_is_not_shown(tmp_path: 
     icon(tmp_path, "test/choose_img/7", choices=["choice_0.png", "choice_1.png"], answer=1)
     ((row,), _) = items("iconqa", "test_img", tmp_path)
     assert [ref.role for ref in row.media] == ["main", "choice:0", "choice:1"] and row.shown == row.media[:1]
-    assert len({member_key(ref.key) for ref in row.media}) == 3, "each can be stored under its own name"
+    assert len({member_name(ref.key) for ref in row.media}) == 3, "each can be stored under its own name"
     assert row.media[2].relpath == "iconqa/test/choose_img/7/choice_1.png" and row.gold == 1
 
 
@@ -164,7 +164,7 @@ def test_scienceqa_pictures_may_lie_in_either_place(problems: dict[str, Any], tm
     (tmp_path / folder).mkdir(parents=True)
     (tmp_path / folder / "image.png").touch()
     row = items("scienceqa", "test", tmp_path)[0][0]
-    assert RawPool.open("scienceqa", tmp_path / "scienceqa").find(row.media[0]) == tmp_path / folder / "image.png"
+    assert RawPool.open("scienceqa", tmp_path / "scienceqa").find(row.media[0]).file == tmp_path / folder / "image.png"
 
 
 def test_hateful_memes_are_known_by_their_picture(tmp_path: Path) -> None:
@@ -225,4 +225,4 @@ def test_real_pictures_are_found_and_decoded(real: Path, tmp_path: Path, recipe:
     pool = RawPool.open(recipe, tmp_path / recipe)
     for row in items(recipe, split, tmp_path)[0][:20]:
         for ref in row.media:
-            assert min(decode(pool.find(ref).read_bytes()).size) > 0
+            assert min(decode(pool.find(ref).read()).size) > 0

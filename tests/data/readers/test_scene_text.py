@@ -126,7 +126,7 @@ def test_a_cover_is_found_where_a_tool_named_every_file_jpg(tmp_path: Path) -> N
     (sample, _), _ = items("ocrvqa", "train", tmp_path)
     (tmp_path / "images").mkdir()
     (tmp_path / "images/012X.jpg").write_bytes(b"GIF89a")
-    assert RawPool.open("amazon_books", tmp_path).find(sample.media[0]).name == "012X.jpg"
+    assert RawPool.open("amazon_books", tmp_path).find(sample.media[0]).file.name == "012X.jpg"
 
 
 def test_questions_and_answers_of_unequal_number_are_not_paired(tmp_path: Path) -> None:

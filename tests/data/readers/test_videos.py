@@ -12,7 +12,7 @@ from instructblip.data.media import RawPool
 from instructblip.data.readers.base import Drop
 from instructblip.data.readers.registry import read
 from instructblip.data.sample import Sample
-from instructblip.data.shards import member_key
+from instructblip.data.shards import member_name
 from instructblip.data.templates import fill
 from tests.fixtures import real_tree
 
@@ -45,7 +45,7 @@ def test_msvd_clips_are_named_by_the_mapping(tmp_path: Path, end: bytes) -> None
     media = rows[0].media[0]
     assert (media.kind, media.pool, media.key, media.relpath) == ("video", "msvd", CLIP, f"{CLIP}.avi")
     assert rows[0].group == CLIP and rows[1].media[0].key == "a_b-c_2_9"
-    assert all(member_key(row.media[0].key) for row in rows)
+    assert all(member_name(row.media[0].key) for row in rows)
 
 
 def test_rows_that_ask_twice_are_both_kept(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_msrvtt_clips_are_found_in_both_archives(tmp_path: Path, place: str) -> 
     (tmp_path / "msrvtt" / place).parent.mkdir(parents=True)
     (tmp_path / "msrvtt" / place).touch()
     media = items("msrvtt_qa", "val", tmp_path)[0][0].media[0]
-    assert RawPool.open("msrvtt", tmp_path / "msrvtt").find(media) == tmp_path / "msrvtt" / place
+    assert RawPool.open("msrvtt", tmp_path / "msrvtt").find(media).file == tmp_path / "msrvtt" / place
 
 
 def ivqa(raw: Path, *lines: str, split: str = "test", start: str = "") -> tuple[list[Sample], dict[str, str]]:
@@ -127,7 +127,7 @@ def test_real_files_are_read_without_a_drop(real: Path, tmp_path: Path, recipe: 
     real_tree.link(real, tmp_path)
     rows, drops = items(recipe, split, tmp_path)
     assert rows and not drops and len({row.uid for row in rows}) == len(rows)
-    assert all(row.answers and member_key(row.media[0].key) for row in rows)
+    assert all(row.answers and member_name(row.media[0].key) for row in rows)
 
 
 def test_real_clips_are_found(real: Path, tmp_path: Path) -> None:
@@ -136,4 +136,4 @@ def test_real_clips_are_found(real: Path, tmp_path: Path) -> None:
     clips = {path.stem for path in (tmp_path / "msrvtt").iterdir()}
     media = {row.media[0].key: row.media[0] for row in items("msrvtt_qa", "test", tmp_path)[0]}
     assert clips & media.keys()
-    assert all(pool.find(media[clip]).stat().st_size for clip in clips & media.keys())
+    assert all(pool.find(media[clip]).file.stat().st_size for clip in clips & media.keys())
