@@ -48,6 +48,13 @@ class MediaMode(Enum):
     link = "link"
 
 
+class Source(Enum):
+    """Where rows are read from."""
+
+    raw = "raw"  # official files under paths.raw
+    hub = "hub"  # a faithful mirror on the Hugging Face hub
+
+
 class Images(Enum):
     own = "own"
     shuffled = "shuffled"  # control: every picture goes to another question

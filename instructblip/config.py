@@ -20,6 +20,7 @@ from instructblip.choices import (
     Purpose,
     Reduction,
     Resume,
+    Source,
     Weighting,
 )
 
@@ -30,6 +31,7 @@ class PathsConfig:
     data: str = MISSING
     runs: str = MISSING
     weights: str = MISSING
+    hub: str | None = None  # copies of Hugging Face datasets as <hub>/<owner>/<name>; null: the hub itself
     media: dict[str, str] = field(default_factory=dict)  # pool -> folder, where it is not paths.raw/<pool>
 
 
@@ -222,7 +224,7 @@ class TrainConfig:
 
 @dataclass
 class PrepareConfig:
-    recipe: Any = MISSING
+    recipe: Any = None
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     splits: list[str] | None = None  # null: the recipe's training and evaluation splits
@@ -237,6 +239,16 @@ class PrepareConfig:
     join: bool = False  # make one table of the parts, instead of preparing
     export: str | None = None  # folder for self-contained WebDataset shards of what was prepared
     rebuild: bool = False  # replace tables that another version of the recipe wrote
+    source: Source = Source.raw
+    check: bool = False  # only say what is there, what is missing and where it comes from
+    check_json: str | None = None  # file for the same, for a program
+    download_rate: float = 20.0  # megabytes a second that check=true reckons with (ours)
+    preview: bool = False  # render some prepared rows as HTML, as the model of `model` reads them
+    preview_rows: int = 8  # of each split
+    preview_seed: int = 0  # of their choice
+    model: ModelConfig = field(default_factory=ModelConfig)
+    audit: bool = False  # compare what is prepared: which pictures and texts do training and evaluation share
+    audit_distance: int = 6  # bits in which the perceptual hashes of one picture may differ (ours, on photographs)
     miniature: int | None = None  # seed: first render the embedded world into paths.raw
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -14,6 +15,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from instructblip import pools
 from instructblip.data.sample import Form
 from instructblip.names import lookup, require
 from instructblip.pools import Access, Download
@@ -33,6 +35,11 @@ TASKS = (  # the 11 categories of the paper (Figure 2)
     "image classification",
     "llava-instruct-150k",
 )
+
+
+OWN = "own data"  # the task of a user's recipe that names none of them
+OWN_FACTS = {"task": OWN, "form": "instruct", "downloads": [], "licence": "the user's own", "access": "open"}
+NAME = re.compile(r"[A-Za-z0-9][\w\-]*", re.ASCII)  # becomes a folder or file name
 
 
 class ResponseText(Enum):
@@ -73,15 +80,16 @@ class Vocabulary:
 
 @dataclass
 class Mirror:
-    """A split on the Hugging Face hub; `columns` are those the reader needs."""
+    """A split on the Hugging Face hub. `reader: official` reads `files` as the split's own reader does."""
 
     repo: str = MISSING
     split: str = MISSING
-    reader: str = MISSING
+    reader: str = MISSING  # of readers.mirrors
     config: str | None = None
     revision: str | None = None
     files: str | None = None  # of a repository without a loader: the name of its data file
-    columns: list[str] = MISSING
+    pictures: str | None = None  # the config with the pictures (id, image), where they lie apart
+    beside: list[str] = field(default_factory=list)  # official files needed as well, under paths.raw/<source>/
 
 
 @dataclass
@@ -179,6 +187,9 @@ def load(name: str) -> Recipe:
     if not path.is_file():
         raise ValueError(f"no recipe file {path}")
     facts: Any = OmegaConf.load(path)
+    if facts.get("task", OWN) == OWN:
+        uncounted = {split: {"rows": None} for split in facts.get("splits", {})}
+        facts = OmegaConf.merge(OWN_FACTS, {"source": path.stem, "pool": path.stem, "splits": uncounted}, facts)
     if parent := facts.get("view_of"):
         facts = OmegaConf.merge(_shared_with(load(parent)), facts)
     try:
@@ -197,7 +208,7 @@ def _shared_with(parent: Recipe) -> dict[str, Any]:
 
 
 def select(recipe: Any, groups: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
-    """Normalises a `recipe=` setting: a name, a list, a group of the partition, `all`, or a YAML file.
+    """Normalises a `recipe=` setting: a name, a list, a group of the partition, `all`, `quick`, a YAML file.
 
     `groups` maps `held_in` and `held_out` to names. Returns the recipes, and the names of a group that have no
     recipe file here.
@@ -207,14 +218,22 @@ def select(recipe: Any, groups: Mapping[str, Sequence[str]]) -> tuple[list[str],
     for item in [recipe] if isinstance(recipe, str) else list(recipe):
         if item == "all":
             chosen += names()
+        elif item == "quick":
+            chosen += quick()
         elif item in groups:
             chosen += [name for name in groups[item] if name in names()]
             absent += [name for name in groups[item] if name not in names()]
         else:
             if not str(item).endswith(".yaml"):
-                require(str(item), [*names(), *groups, "all"], "recipe")
+                require(str(item), [*names(), *groups, "all", "quick"], "recipe")
             chosen.append(str(item))
     return list(dict.fromkeys(chosen)), absent
+
+
+def quick() -> list[str]:
+    """The recipes whose annotations and media need no form, registration or click-through."""
+    everything = [load(name) for name in names()]
+    return [recipe.name for recipe in everything if {recipe.access, pools.load(recipe.pool).access} == {Access.open}]
 
 
 def needed_splits(recipe: Recipe, wanted: Sequence[str] | None = None, held_out: bool = False) -> list[str]:
@@ -230,17 +249,30 @@ def needed_splits(recipe: Recipe, wanted: Sequence[str] | None = None, held_out:
 def _validate(recipe: Recipe, path: Path) -> None:
     if recipe.name != path.stem:
         raise ValueError(f"{path}: name is {recipe.name!r}, the file says {path.stem!r}")
-    if recipe.task not in TASKS:
-        raise ValueError(f"{path}: unknown task {recipe.task!r}; one of {', '.join(TASKS)}")
+    _validate_names(recipe, path)
+    if recipe.task not in (*TASKS, OWN):
+        raise ValueError(f"{path}: unknown task {recipe.task!r}; one of {', '.join(TASKS)}, or {OWN!r}")
+    if recipe.task == OWN and recipe.name in names():
+        raise ValueError(f"{path}: {recipe.name} is a recipe of this project; give your own data another name")
     for split in recipe.train:
         recipe.split(split)
     for variant in [None, *recipe.evaluation.variants] if recipe.evaluation else []:
         _validate_protocol(recipe, variant, path)
 
 
+def _validate_names(recipe: Recipe, path: Path) -> None:
+    """Names of recipe, pool, splits and prompt profiles are parts of file names."""
+    profiles = recipe.evaluation.prompts if recipe.evaluation else {}
+    for name in (recipe.name, recipe.pool, *recipe.splits, *profiles):
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{path}: {name!r} names files, so it may hold letters, digits, '_' and '-' only")
+
+
 def _validate_protocol(recipe: Recipe, variant: str | None, path: Path) -> None:
+    assert recipe.evaluation is not None
+    profile = "paper" if recipe.task != OWN else next(iter(recipe.evaluation.prompts), "")
     try:
-        protocol = recipe.protocol("paper", variant)
+        protocol = recipe.protocol(profile, variant)
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: variant {variant}: {str(error).splitlines()[0]}") from error
     recipe.split(protocol.split)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from instructblip import recipes
+from instructblip.data import hub
+from instructblip.data.readers.mirrors import MIRRORS
 from instructblip.data.readers.registry import READERS
 from instructblip.data.templates import templates
 from instructblip.evaluation.measures import metric
@@ -22,6 +24,8 @@ def test_what_a_recipe_names_exists(name: str) -> None:
     assert recipe.task in recipes.TASKS
     assert {split.reader for split in recipe.splits.values()} <= set(READERS)
     assert (recipes.RECIPES / "pools" / f"{recipe.pool}.yaml").is_file()
+    assert {mirror.reader for mirror in recipe.mirrors.values()} <= {*MIRRORS, hub.OFFICIAL}
+    assert set(recipe.mirrors) <= set(recipe.splits) and (recipe.mirrors or recipe.no_mirror)
     if recipe.templates:
         assert templates(recipe.templates)
     if recipe.evaluation:

@@ -21,7 +21,7 @@ SUFFIX = ".phash.npy"
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
-def fingerprint_pool(folder: Path, workers: int, progress: Progress) -> None:
+def fingerprint_pool(folder: Path, workers: int | None, progress: Progress) -> None:
     """Hashes what is not hashed yet, one shard a task. Raises ValueError when the extra `audit` is not installed."""
     _library()
     wanted = [path for path in index_paths(folder) if not _is_current(path)]

@@ -27,7 +27,12 @@ Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 def audit(
-    training: Sequence[Recipe], evaluated: Sequence[Recipe], data: Path, distance: int, workers: int, progress: Progress
+    training: Sequence[Recipe],
+    evaluated: Sequence[Recipe],
+    data: Path,
+    distance: int,
+    workers: int | None,
+    progress: Progress,
 ) -> Path:
     """Compares every prepared training split of `training` with every prepared evaluation split; returns the report.
 
@@ -91,7 +96,7 @@ def _lacking(recipes: Sequence[Recipe], of: Callable[[Recipe], list[str]], data:
     return [f"{name}/{split}" for name, split in pairs if not table_path(data, name, split).is_file()]
 
 
-def _catalogue(tables: Iterable[Table], media: Path, workers: int, progress: Progress) -> Catalogue:
+def _catalogue(tables: Iterable[Table], media: Path, workers: int | None, progress: Progress) -> Catalogue:
     names = sorted({ref.pool for table in tables for ref in table.sample(0).media})
     for name in names:
         fingerprint_pool(media / name, workers, progress)

@@ -74,5 +74,6 @@ def summary(entry: dict[str, Any]) -> str:
     """One line for a person."""
     lost = ", ".join(f"{facts['count']:,} {reason}" for reason, facts in entry["dropped"].items())
     state = "written" if entry["fresh"] else "unchanged"
-    official = "" if entry["official_rows"] is None else f" of {entry['official_rows']:,} official"
-    return f"{entry['rows']:,}{official} rows, {state}" + (f" (left out: {lost})" if lost else "")
+    official = entry["official_rows"]
+    of = "rows" if official is None else f"of {official:,} official rows"
+    return f"{entry['rows']:,} {of}, {state}" + (f" (left out: {lost})" if lost else "")

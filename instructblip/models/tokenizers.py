@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from instructblip.config import LLMConfig, ModelConfig
 
@@ -68,3 +68,8 @@ def _check_ids(config: ModelConfig, both: Tokenizers) -> None:
         words = [token for token in getattr(both, part).get_vocab() if token not in PLACEHOLDERS]
         if size is not None and len(words) > size:
             raise ValueError(f"the {part} tokenizer has {len(words)} tokens, model.{part} a vocabulary of {size}")
+
+
+def is_encoder_decoder(config: LLMConfig) -> bool:
+    """Whether the language model reads the prompt apart from what it writes; no weights are loaded."""
+    return bool(AutoConfig.for_model(config.type, **config.config).is_encoder_decoder)

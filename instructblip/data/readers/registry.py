@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from instructblip.data.readers import captions, choices, dialogues, questions, scene_text, videos, web
+from instructblip.data.readers import captions, choices, dialogues, own, questions, scene_text, videos, web
 from instructblip.data.readers.base import Context, Drop, Reader
 from instructblip.data.sample import Sample
 from instructblip.names import lookup
@@ -24,6 +24,7 @@ READERS: dict[str, Reader] = {
     "iconqa": choices.iconqa,
     "img2dataset": web.img2dataset,
     "ivqa": videos.ivqa,
+    "own": own.own,
     "karpathy_captions": captions.karpathy_captions,
     "karpathy_flickr30k": captions.karpathy_flickr30k,
     "llava": dialogues.llava,
