@@ -1,8 +1,7 @@
 """Official files to tables and shards.
 
 python prepare.py recipe=vqav2 paths.raw=DIR paths.data=DIR   also [a,b], all, held_in, held_out, quick, my.yaml
-python prepare.py recipe=held_out check=true                  what is missing, where it is, what it weighs
-python prepare.py audit=true                                  what training and evaluation splits share
+python prepare.py recipe=held_out check=true                  what is missing and where it is; audit=true: overlaps
 python prepare.py -m recipe=web_capfilt 'part=range(0,64)'    on many machines; then join=true
 """
 
