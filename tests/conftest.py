@@ -26,6 +26,7 @@ from instructblip.miniature.albums import Sizes
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "real_samples"
 SMALL = Sizes(
+    scale=0.01,
     given={"coco_train": 40, "coco_val": 4, "coco_test": 12, "vqav2_train": 3, "vqav2_test": 2,
            "vsr_train": 8, "vsr_dev": 4, "vsr_test": 16}
 )  # fmt: skip

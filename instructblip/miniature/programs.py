@@ -9,27 +9,69 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import permutations
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from itertools import cycle, permutations
+from typing import NamedTuple, Protocol, TypeVar
 
 from instructblip.miniature.scenes import PAIRS, Object, Scene
 
-WORDINGS = (
-    "{objects}",
-    "{objects}.",
-    "{objects} on a plain background.",
-    "a picture of {objects}",
-    "an image with {objects}",
-    "there is {objects}.",
-    "the picture shows {objects}.",
-    "a drawing of {objects}.",
-)
-DETAILS: tuple[Callable[[Object], str], ...] = (  # one for each of the five captions of a picture
+
+@dataclass(frozen=True)
+class Grammar:
+    """How captions are worded: sentences, ways to name an object (in turn), what joins the last two."""
+
+    wordings: tuple[str, ...]
+    details: tuple[Callable[[Object], str], ...]
+    joiner: str = " and "
+
+
+DETAILS: tuple[Callable[[Object], str], ...] = (
     lambda item: item.name,
     lambda item: item.name,
     lambda item: item.name,
     lambda item: f"{item.size} {item.name}",
     lambda item: f"{item.name} in the {item.place}",
+)
+LISTED = Grammar(
+    (
+        "{objects}",
+        "{objects}.",
+        "{objects} on a plain background.",
+        "a picture of {objects}",
+        "an image with {objects}",
+        "there is {objects}.",
+        "the picture shows {objects}.",
+        "a drawing of {objects}.",
+        "an image showing {objects}",
+        "you can see {objects}.",
+    ),
+    DETAILS,
+)
+LETTERED = Grammar(  # of objects on which words may be printed
+    LISTED.wordings,
+    (
+        lambda item: f"{item.name} with the word {item.word} on it" if item.word else item.name,
+        lambda item: f"{item.name} that says {item.word}" if item.word else item.name,
+        lambda item: f"{item.name} reading {item.word}" if item.word else item.name,
+        lambda item: f"{item.size} {item.name} that says {item.word}" if item.word else f"{item.size} {item.name}",
+        lambda item: f"{item.name} with {item.word} written on it" if item.word else item.name,
+    ),
+)
+STRIPED = Grammar(  # held out: other sentences, other phrases, punctuation set apart as in Flickr30K
+    (
+        "{objects} against stripes .",
+        "Stripes , and before them {objects} .",
+        "Somebody put {objects} on striped paper .",
+        "Striped wallpaper showing {objects} .",
+        "{objects} seen on a striped wall .",
+        "One sees {objects} over stripes .",
+    ),
+    (
+        lambda item: f"{item.shape} that is {item.colour}",
+        lambda item: f"{item.shape} painted {item.colour}",
+        lambda item: f"{item.size} {item.shape} in {item.colour}",
+    ),
+    " together with ",
 )
 SYNONYMS = {  # what an annotator may write instead
     "purple": "violet",
@@ -68,18 +110,28 @@ class Statement(NamedTuple):
         return self.true, (self.relation, self.true), (self.subject, self.true), (self.other, self.true)
 
 
-Item = TypeVar("Item", Question, Statement)
+class Balanced(Protocol):
+    """Something to ask; what of it shall be balanced, the most important first."""
+
+    @property
+    def balance(self) -> tuple[object, ...]: ...
 
 
-def captions(scene: Scene, rng: random.Random) -> list[str]:
-    """Five captions that list every object, in different wordings, orders and detail."""
-    wordings = rng.sample(WORDINGS, len(DETAILS))
-    return [_caption(scene, wording, detail, rng) for wording, detail in zip(wordings, DETAILS, strict=True)]
+Item = TypeVar("Item", bound=Balanced)
 
 
-def _caption(scene: Scene, wording: str, detail: Callable[[Object], str], rng: random.Random) -> str:
+def captions(scene: Scene, rng: random.Random, number: int = 5, grammar: Grammar = LISTED) -> list[str]:
+    """Captions that list every object, in different wordings, orders and detail."""
+    wordings = rng.sample(grammar.wordings, number)
+    return [
+        _caption(scene, wording, detail, grammar.joiner, rng)
+        for wording, detail in zip(wordings, cycle(grammar.details), strict=False)
+    ]
+
+
+def _caption(scene: Scene, wording: str, detail: Callable[[Object], str], joiner: str, rng: random.Random) -> str:
     phrases = [with_article(detail(item)) for item in rng.sample(scene.objects, len(scene.objects))]
-    listed = " and ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))
+    listed = joiner.join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))
     text = wording.format(objects=listed)
     return text[0].upper() + text[1:] if text.endswith(".") else text
 
@@ -90,7 +142,7 @@ def with_article(phrase: str) -> str:
 
 def colour_of(scene: Scene) -> list[Question]:
     """Asked of the shapes that the scene has once."""
-    return [Question(f"What color is the {item.shape}?", item.colour) for item in _only_of_their_shape(scene)]
+    return [Question(f"What color is the {item.shape}?", item.colour) for item in only_of_their_shape(scene)]
 
 
 def what_at(scene: Scene) -> list[Question]:
@@ -99,7 +151,7 @@ def what_at(scene: Scene) -> list[Question]:
 
 def where(scene: Scene) -> list[Question]:
     """The colour is named only where the shape alone would be ambiguous."""
-    alone = _only_of_their_shape(scene)
+    alone = only_of_their_shape(scene)
     names = [item.shape if item in alone else item.name for item in scene.objects]
     return [Question(f"Where is the {name}?", item.place) for name, item in zip(names, scene.objects, strict=True)]
 
@@ -115,7 +167,8 @@ def exists(scene: Scene) -> list[Question]:
     ]
 
 
-PROGRAMS = {"colour-of": colour_of, "what-at": what_at, "where": where, "exists": exists}
+Program = Callable[[Scene], list[Question]]
+PROGRAMS: dict[str, Program] = {"colour-of": colour_of, "what-at": what_at, "where": where, "exists": exists}
 
 
 def statements(scene: Scene) -> list[Statement]:
@@ -140,9 +193,16 @@ def least_asked(candidates: Sequence[Item], asked: Counter[object], rng: random.
     return chosen
 
 
-def _only_of_their_shape(scene: Scene) -> list[Object]:
+def only_of_their_shape(scene: Scene) -> list[Object]:
+    """The objects that their shape alone tells from all others."""
     shapes = Counter(item.shape for item in scene.objects)
     return [item for item in scene.objects if shapes[item.shape] == 1]
+
+
+def only_of_their_colour(scene: Scene) -> list[Object]:
+    """The objects that their colour alone tells from all others."""
+    colours = Counter(item.colour for item in scene.objects)
+    return [item for item in scene.objects if colours[item.colour] == 1]
 
 
 def _relations(subject: Object, other: Object) -> list[str]:

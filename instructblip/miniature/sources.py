@@ -15,9 +15,19 @@ from typing import Any
 
 from instructblip.miniature.albums import Sizes
 from instructblip.miniature.world import World, write_json
-from instructblip.miniature.writers import captions, choices, questions
+from instructblip.miniature.writers import (
+    captions,
+    choices,
+    dialogues,
+    knowledge,
+    questions,
+    reading,
+    reasoning,
+    videos,
+    web,
+)
 
-WORLD = 1  # raised whenever a seed gives another tree than before
+WORLD = 2  # raised whenever a seed gives another tree than before
 STAMP = "miniature.json"
 DEFAULT = Sizes()
 
@@ -48,8 +58,26 @@ def _require_same(folder: Path, stamp: dict[str, Any]) -> None:
 
 WRITERS: dict[str, Callable[[Path, World], None]] = {  # every dataset but the views, which have no files
     "coco_caption": captions.write_coco_caption,
+    "web_capfilt": web.write_web_capfilt,
+    "textcaps": reading.write_textcaps,
     "vqav2": questions.write_vqav2,
+    "okvqa": knowledge.write_okvqa,
+    "aokvqa": knowledge.write_aokvqa,
+    "ocrvqa": reading.write_ocrvqa,
+    "nocaps": captions.write_nocaps,
+    "flickr30k": captions.write_flickr30k,
+    "vizwiz": questions.write_vizwiz,
+    "textvqa": reading.write_textvqa,
     "vsr": choices.write_vsr,
+    "gqa": reasoning.write_gqa,
+    "scienceqa": reasoning.write_scienceqa,
+    "iconqa": choices.write_iconqa,
+    "hateful_memes": choices.write_hateful_memes,
+    "visdial": dialogues.write_visdial,
+    "llava": dialogues.write_llava,
+    "msvd_qa": videos.write_msvd_qa,
+    "msrvtt_qa": videos.write_msrvtt_qa,
+    "ivqa": videos.write_ivqa,
 }
 
 

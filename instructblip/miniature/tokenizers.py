@@ -11,22 +11,32 @@ from __future__ import annotations
 import random
 import string
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from instructblip.miniature.programs import PROGRAMS, SYNONYMS, captions, statements
-from instructblip.miniature.scenes import Role, Scene, distinct
+from instructblip.miniature import books, snapshots
+from instructblip.miniature.albums import SNAPSHOTS, few, many, printed_twice
+from instructblip.miniature.clips import PROGRAMS as MOVING
+from instructblip.miniature.clips import Clip
+from instructblip.miniature.coreference import rounds
+from instructblip.miniature.dialogues import SPEECH
+from instructblip.miniature.knowledge import known_fact, sentences
+from instructblip.miniature.lettering import word_on
+from instructblip.miniature.programs import LETTERED, PROGRAMS, STRIPED, SYNONYMS, captions, statements
+from instructblip.miniature.reasoning import DOINGS, comparing, counting, ruled, two_hop
+from instructblip.miniature.scenes import WORDS, Draw, Role, Scene, distinct
 from instructblip.recipes import RECIPES
 
 FOLDER = Path(__file__).parent
-VOCAB_SIZE = 800
+VOCAB_SIZE = 1000
 LLM_SPECIALS = ["<pad>", "<s>", "</s>"]
 QFORMER_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation
-SCENES = 1000
+SCENES = 300  # of each kind
 PROMPTS = (  # arXiv 2305.06500, appendix E
     "Question: {question} Short answer:",
     "A short image description:",
@@ -39,37 +49,95 @@ PROMPTS = (  # arXiv 2305.06500, appendix E
 )
 
 
+class Said(NamedTuple):
+    """What is said about one scene: questions with their answers, and sentences."""
+
+    questions: list[tuple[str, str]]
+    sentences: list[str]
+
+
 def corpus() -> list[str]:
-    """Instructions in every wording, captions, statements, questions and answers, about many scenes."""
+    """Instructions in every wording, captions, statements, questions and answers, about many scenes of every kind."""
     rng = random.Random("tokenizers")
-    wordings = [*_templates("caption"), *_templates("vqa"), *PROMPTS]
-    texts = ["yes no true false", *SYNONYMS.values()]
-    for scene in distinct(SCENES, Role.language, rng, counts=(2, 3, 4)):
-        texts += _about(scene, rng.choice(wordings), rng)
+    wordings = [*_templates(), *PROMPTS]
+    texts = ["yes no true false", *SYNONYMS.values(), *books.GENRES.values(), *WORDS, *sentences()]
+    texts += [snapshots.UNANSWERABLE, snapshots.GIVING_UP]
+    for draw, say in KINDS:
+        for scene in distinct(SCENES, Role.language, rng, draw):
+            texts += _written(say(scene, rng), rng.choice(wordings), rng)
     return texts
 
 
-def _templates(name: str) -> list[str]:
-    entries: Any = OmegaConf.load(RECIPES / "templates" / f"{name}.yaml")
-    return [entry["text"] for entry in entries]
+def _templates() -> list[str]:
+    """Of every template file, with the parts that may be left out."""
+    files: list[Any] = [OmegaConf.load(file) for file in sorted((RECIPES / "templates").glob("*.yaml"))]
+    return [entry["text"].replace("[[", "").replace("]]", "") for file in files for entry in file]
 
 
-def _about(scene: Scene, wording: str, rng: random.Random) -> list[str]:
-    questions = [rng.choice(found) for program in PROGRAMS.values() if (found := program(scene))]
-    said = captions(scene, rng)
-    statement = rng.choice(statements(scene)).text
-    options = " ".join(f"({letter}) {q.answer}" for letter, q in zip("abcd", questions, strict=False))
-    question = rng.choice(questions).text
+def _written(said: Said, wording: str, rng: random.Random) -> list[str]:
+    question, answer = rng.choice(said.questions)
     instruction = wording.format(
         question=question,
-        options=options,
-        statement=statement,
-        caption=said[0],
-        context=said[1],
-        history=" ".join(f"{q.text} {q.answer}" for q in questions),
-        ocr=", ".join(q.answer for q in questions),
+        answer=answer,
+        instruction=question,
+        options=" ".join(f"({letter}) {a}" for letter, (_, a) in zip("abcd", said.questions, strict=False)),
+        statement=said.sentences[-1],
+        caption=said.sentences[0],
+        context=said.sentences[-1],
+        history=" ".join(f"{q} {a}" for q, a in said.questions[:3]),
+        ocr=", ".join(a for _, a in said.questions[:3]),
     )
-    return [instruction, statement, *said, *(text for q in questions for text in q)]
+    return [instruction, *said.sentences, *(text for pair in said.questions for text in pair)]
+
+
+def _plain(scene: Scene, rng: random.Random) -> Said:
+    programs = [*PROGRAMS.values(), known_fact]
+    asked = [rng.choice(found) for program in programs if (found := program(scene))]
+    photographed = snapshots.ask(scene, rng.choice(SNAPSHOTS), Counter(), rng)
+    described = [*captions(scene, rng), *captions(scene, rng, grammar=STRIPED)]
+    return Said([*asked, *([photographed] if photographed else [])], described)
+
+
+def _lettered(scene: Scene, rng: random.Random) -> Said:
+    return Said([(q.text, q.answer) for q in word_on(scene)], captions(scene, rng, grammar=LETTERED))
+
+
+def _cover(scene: Scene, rng: random.Random) -> Said:
+    return Said([(q.text, q.answer) for q in books.questions(scene, rng)], [books.title(scene)])
+
+
+def _reasoned(scene: Scene, rng: random.Random) -> Said:
+    """Of the held-out programs too: the language model may know them from text."""
+    counted, rules = [*counting(scene), *comparing(scene)], ruled(scene)
+    asked = [(hop.text, hop.answer) for hop in two_hop(scene)]
+    asked += [(q.text, q.answer) for q in rng.sample(counted, min(3, len(counted)))]
+    spoken = [turn for speak in SPEECH.values() for turn in speak(scene, rng, Counter())]
+    asked += [(rule.text, rule.value) for rule in rules] + [(turn.human, turn.reply) for turn in spoken]
+    doings = [f"{value} things {doing}." for rule in rules for value, doing in rule.context(rng)[0]]
+    return Said(asked, [*doings, *DOINGS.values(), rng.choice(statements(scene)).text])
+
+
+def _conversed(scene: Scene, rng: random.Random) -> Said:
+    held = rounds(scene, 10, rng)
+    return Said([(each.question, each.answer) for each in held], captions(scene, rng, 1))
+
+
+def _moved(scene: Scene, rng: random.Random) -> Said:
+    item = rng.choice(scene.objects)
+    ways = [cell for cell in range(9) if (cell // 3 == item.row) != (cell % 3 == item.column)]
+    clip = Clip(scene, item, rng.choice(ways))
+    asked = [(q.text, q.answer) for program in MOVING.values() for q in program(clip)]
+    return Said(asked, captions(clip.after, rng, 1))
+
+
+KINDS: tuple[tuple[Draw, Callable[[Scene, random.Random], Said]], ...] = (
+    (few, _plain),
+    (printed_twice, _lettered),
+    (books.cover, _cover),
+    (few, _reasoned),
+    (many, _conversed),
+    (few, _moved),
+)
 
 
 def llm(texts: list[str]) -> Tokenizer:

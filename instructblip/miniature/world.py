@@ -7,10 +7,13 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from io import BytesIO
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from instructblip.miniature.albums import Picture, Sizes, pictures
+from PIL import Image
+
+from instructblip.miniature.albums import ALBUMS, Picture, Sizes, pictures
 from instructblip.miniature.drawing import render
 
 
@@ -27,16 +30,30 @@ class World:
     def pictures(self, album: str) -> list[Picture]:
         return _pictures(album, self.seed, self.sizes)
 
-    def draw(self, folder: Path, album: str) -> None:
-        """Writes an album's pictures where its pool has them."""
+    def encoded(self, album: str, picture: Picture) -> bytes:
+        """The picture's file."""
+        rng = self.rng(f"look/{ALBUMS[album].pool}/{picture.id}")
+        return encode(render(picture.scene, rng, picture.look), PurePosixPath(picture.file).suffix)
+
+    def draw(self, tree: Path, album: str) -> None:
+        """Writes an album's pictures where its pool has them: `tree/<pool>/<file>`."""
         for picture in self.pictures(album):
-            file = folder / picture.folder / picture.file_name
+            file = tree / ALBUMS[album].pool / picture.file
             file.parent.mkdir(parents=True, exist_ok=True)
-            # at 48 pixels subsampled chroma would bleed into the neighbouring cell
-            render(picture.scene, self.rng(f"look/{picture.id}")).save(file, quality=95, subsampling=0)
+            file.write_bytes(self.encoded(album, picture))
 
 
 _pictures = cache(pictures)
+
+
+def encode(image: Image.Image, suffix: str = ".jpg") -> bytes:
+    """At 48 pixels subsampled chroma would bleed into the neighbouring cell, so JPEG files have none."""
+    file = BytesIO()
+    if suffix == ".jpg":
+        image.save(file, "JPEG", quality=95, subsampling=0)
+    else:
+        image.save(file, suffix[1:].upper())
+    return file.getvalue()
 
 
 def write_json(file: Path, value: Any) -> None:

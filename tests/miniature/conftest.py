@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from instructblip.miniature.albums import Sizes
+from instructblip.miniature.albums import ALBUMS, Picture, Sizes, pictures
 from instructblip.miniature.scenes import Role, Scene, distinct
 from instructblip.miniature.sources import write
 
@@ -18,7 +18,23 @@ def seed() -> int:
 @pytest.fixture(scope="session")
 def sizes() -> Sizes:
     return Sizes(
-        given={"coco_train": 120, "coco_val": 20, "coco_test": 60, "vsr_train": 20, "vsr_dev": 12, "vsr_test": 400}
+        scale=0.1,
+        given={
+            "coco_train": 400,
+            "coco_val": 20,
+            "coco_test": 60,
+            "vqav2_train": 4,
+            "vqav2_test": 3,
+            "web": 300,
+            "books_train": 60,
+            "vsr_train": 20,
+            "vsr_dev": 12,
+            "vsr_test": 400,
+            "textvqa_val": 120,
+            "vizwiz_val": 400,
+            "aokvqa_val": 60,
+            "okvqa_test": 60,
+        },
     )
 
 
@@ -27,6 +43,23 @@ def tree(tmp_path_factory: pytest.TempPathFactory, seed: int, sizes: Sizes) -> P
     folder = tmp_path_factory.mktemp("miniature") / "raw"
     write(folder, seed, sizes)
     return folder
+
+
+@pytest.fixture(scope="session")
+def albums(seed: int, sizes: Sizes) -> dict[str, list[Picture]]:
+    return {name: pictures(name, seed, sizes) for name in ALBUMS}
+
+
+@pytest.fixture(scope="session")
+def by_id(albums: dict[str, list[Picture]]) -> dict[int, Picture]:
+    """Of the COCO pictures."""
+    return {picture.id: picture for name, album in albums.items() if ALBUMS[name].pool == "coco" for picture in album}
+
+
+@pytest.fixture(scope="session")
+def by_key(albums: dict[str, list[Picture]]) -> dict[tuple[str, str], Picture]:
+    """Of all pictures, by pool and file name without its extension."""
+    return {(ALBUMS[name].pool, picture.key): picture for name, album in albums.items() for picture in album}
 
 
 @pytest.fixture(scope="session")

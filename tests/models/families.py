@@ -59,7 +59,7 @@ def shrunk(name: str, folder: Path) -> ModelConfig:
     FAMILIES[name]().save(str(folder / f"{name}.json"))
     llm = replace(llm, tokenizer=str(folder / f"{name}.json"), weights=None, config=llm.config | SHRUNK[llm.type])
     bert = str(ROOT / "instructblip/miniature/qformer_tokenizer.json")
-    qformer = {"tokenizer": bert, "vocab_size": 300, "max_position_embeddings": 64, "max_length": 64}
+    qformer = {"tokenizer": bert, "vocab_size": 512, "max_position_embeddings": 64, "max_length": 64}
     return replace(tiny_config(**qformer), llm=llm)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 Record = dict[str, Any]
@@ -17,3 +18,9 @@ def info(description: str) -> Record:
         "contributor": "instructblip.miniature",
         "date_created": "2014/01/01",
     }
+
+
+def votes(answer: str, other: str, rate: float, annotators: int, rng: random.Random) -> list[str]:
+    """What annotators say, in any order: each with chance `rate` the `other`, but always fewer than half of them."""
+    deviating = min(sum(rng.random() < rate for _ in range(annotators)), (annotators - 1) // 2)
+    return rng.sample([other] * deviating + [answer] * (annotators - deviating), annotators)
