@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 train: setup  ## the whole line on the embedded world: prepare, train, evaluate, report (about 3 minutes)
-	$(BIN)/python prepare.py paths=miniature miniature=0 recipe=[coco_caption,vqav2,vsr] check_counts=false
+	$(BIN)/python prepare.py paths=miniature miniature=0 recipe=all check_counts=false
 	$(BIN)/python train.py experiment=miniature resume=auto
 	$(BIN)/python evaluate.py run=miniature-s42 recipe=[vqav2,vsr]
 	$(BIN)/python evaluate.py run=miniature-s42 recipe=vqav2 images=shuffled

@@ -44,7 +44,7 @@ def llm_config(name: str) -> LLMConfig:
     """The YAML of `conf/model/llm`, or the README's."""
     if (ROOT / "conf/model/llm" / f"{name}.yaml").is_file():
         return composed("train", "experiment=vicuna7b", f"model/llm={name}", "paths.weights=weights").model.llm
-    block = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    block = re.search(r"```yaml\n( *type: gemma\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert block is not None
     assert f"model/llm={name}" in (ROOT / "README.md").read_text()
     written = OmegaConf.create(block[1].replace("${paths.weights}", "weights"))

@@ -86,14 +86,17 @@ def write_iconqa(tree: Path, world: World) -> None:
     for split in ICONQA_ROLES:
         for problem in iconqa(world, split):
             kind = problem.row["ques_type"]
-            folder, rng = tree / "iconqa/iconqa" / split / kind / problem.pid, world.rng(f"look/iconqa/{problem.pid}")
+            folder, rng = (
+                tree / "iconqa/iconqa_data/iconqa" / split / kind / problem.pid,
+                world.rng(f"look/iconqa/{problem.pid}"),
+            )
             write_json(folder / "data.json", problem.row)
             for name, scene in zip(["image.png", *problem.row.get("choices", ())], problem.scenes, strict=False):
                 (folder / name).write_bytes(encode(draw_icon(scene, rng), ".png"))
             problems[problem.pid] = problem.row | {"split": split}
             listed.setdefault(f"{kind}_{split}", []).append(problem.pid)
-    write_json(tree / "iconqa/problems.json", problems)
-    write_json(tree / "iconqa/pid_splits.json", listed)
+    write_json(tree / "iconqa/iconqa_data/problems.json", problems)
+    write_json(tree / "iconqa/iconqa_data/pid_splits.json", listed)
 
 
 def iconqa(world: World, split: str) -> list[Problem]:

@@ -82,7 +82,7 @@ def test_vsr_is_evaluated_in_the_version_and_the_way_asked() -> None:
 
 def icon(raw: Path, place: str, **fields: Any) -> None:
     row = {"question": "How many?", "choices": ["10", "1"], "answer": 0, "grade": "prek", "label": "E6", **fields}
-    write(raw / "iconqa/iconqa" / place / "data.json", {"ques_type": place.split("/")[1], **row})
+    write(raw / "iconqa/iconqa_data/iconqa" / place / "data.json", {"ques_type": place.split("/")[1], **row})
 
 
 def test_iconqa_keeps_the_order_of_its_choices(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_iconqa_keeps_the_order_of_its_choices(tmp_path: Path) -> None:
 def test_iconqa_names_problems_whose_folder_is_missing(tmp_path: Path) -> None:
     icon(tmp_path, "test/choose_txt/7")
     write(
-        tmp_path / "iconqa/pid_splits.json",
+        tmp_path / "iconqa/iconqa_data/pid_splits.json",
         {"choose_txt_test": ["7", "8"], "choose_txt_val": ["9"], "test": ["7", "8", "77"]},
     )
     rows, drops = items("iconqa", "test", tmp_path)

@@ -38,13 +38,13 @@ def icon_answer(question: str, scene: Scene) -> str:
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_icons_are_counted_and_compared_truly(written: Path, load: Load, world: World, split: str) -> None:
-    root = written / "iconqa/iconqa" / split
-    listed = load("iconqa/pid_splits.json")
+    root = written / "iconqa/iconqa_data/iconqa" / split
+    listed = load("iconqa/iconqa_data/pid_splits.json")
     problems = iconqa(world, split)
     assert sorted(folder.name for folder in root.glob("*/*")) == sorted(problem.pid for problem in problems)
     for problem in problems:
         kind = problem.row["ques_type"]
-        row = load(f"iconqa/iconqa/{split}/{kind}/{problem.pid}/data.json")
+        row = load(f"iconqa/iconqa_data/iconqa/{split}/{kind}/{problem.pid}/data.json")
         assert problem.pid in listed[f"{kind}_{split}"]
         scene, *options = problem.scenes
         if kind == "choose_txt":
@@ -60,7 +60,7 @@ def test_icons_are_counted_and_compared_truly(written: Path, load: Load, world: 
 
 def test_icons_lie_on_nothing(written: Path, world: World) -> None:
     for problem in iconqa(world, "val"):
-        folder = written / "iconqa/iconqa/val" / problem.row["ques_type"] / problem.pid
+        folder = written / "iconqa/iconqa_data/iconqa/val" / problem.row["ques_type"] / problem.pid
         with Image.open(folder / "image.png") as image:
             assert image.mode == "RGBA" and image.size == (48, 48)
             assert image.getpixel((0, 0)) == (0, 0, 0, 0)
@@ -77,7 +77,9 @@ def test_icons_lie_on_nothing(written: Path, world: World) -> None:
 
 def test_options_cannot_be_chosen_without_looking(written: Path, load: Load) -> None:
     """A regression on question, option, its place and the picture's size and name chooses no better than chance."""
-    folders = sorted((written / "iconqa/iconqa/test/choose_txt").glob("*"), key=lambda folder: folder.name[::-1])
+    folders = sorted(
+        (written / "iconqa/iconqa_data/iconqa/test/choose_txt").glob("*"), key=lambda folder: folder.name[::-1]
+    )
     rows = [load(str((folder / "data.json").relative_to(written))) for folder in folders]
     texts, features, labels, owners = [], [], [], []
     for k, (folder, row) in enumerate(zip(folders, rows, strict=True)):

@@ -23,7 +23,7 @@ REAL_FILES = {  # ours: where the real samples keep the same
         for split in ("train", "dev", "test")
     },
     **{
-        f"iconqa/iconqa/test/{kind}/*/data.json": f"iconqa/{kind}/*/data.json"
+        f"iconqa/iconqa_data/iconqa/test/{kind}/*/data.json": f"iconqa/{kind}/*/data.json"
         for kind in ("choose_txt", "choose_img", "fill_in_blank")
     },
     "scienceqa/problems.json": "scienceqa/problems.json",
