@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instructblip.data.fingerprints import Fingerprints, equal, near
+from instructblip.data.fingerprints import SIDE, Fingerprints, equal, near, same_colours
 from instructblip.data.keys import HASHES, key_hash
 from instructblip.data.sample import Sample
 from instructblip.data.tables import Table
@@ -61,6 +61,14 @@ class Catalogue:
 
     def files(self) -> HASHES:
         return np.concatenate([pool.file_hashes for pool in self.pools.values()])
+
+    def colours(self, places: INTEGERS) -> NDArray[np.uint8]:
+        """(n, 192) of these pictures alone."""
+        found = np.empty((len(places), SIDE * SIDE * 3), dtype=np.uint8)
+        for name, offset in self.offsets.items():
+            inside = (places >= offset) & (places < offset + len(self.pools[name].looks))
+            found[inside] = self.pools[name].colours[places[inside] - offset]
+        return found
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,8 @@ def duplicates(catalogue: Catalogue, trained: INTEGERS, evaluated: INTEGERS, dis
     by_file = equal(files[evaluated], files[trained])
     by_look = near(looks[evaluated], looks[trained], distance)
     pairs = [np.stack([evaluated[found[:, 0]], trained[found[:, 1]]], axis=1) for found in (by_file, by_look)]
-    return [np.stack([both, both], axis=1), *pairs]
+    coloured = same_colours(*(catalogue.colours(side) for side in pairs[1].T))
+    return [np.stack([both, both], axis=1), pairs[0], pairs[1][coloured]]
 
 
 def overlap(training: Shown, evaluation: Shown, pairs: Sequence[INTEGERS]) -> Overlap:

@@ -1,4 +1,8 @@
-"""What a picture looks like, in 64 bits: a perceptual hash of every picture of a pool, kept beside its shard index."""
+"""What a picture looks like: a perceptual hash of its shapes and eight by eight colours, kept beside its shard index.
+
+Of 325 photographs no two different ones were nearer than 14 bits; what was recompressed, shrunk to 64 pixels or cut by
+2 % stayed within 10, mostly 6. The hash sees grey alone, and simple drawings collide: the colours tell them apart.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from PIL import Image
 
 from instructblip.data.keys import HASHES
 from instructblip.data.media import decode
 from instructblip.data.shards import MediaPool, index_paths, open_index
 from instructblip.files import replacing
 
-SUFFIX = ".phash.npy"
+SUFFIX = ".look.npy"
+SIDE = 8  # of the small picture
+LEVELS = 32  # a colour of it may be off: at most 28 in recompressed photographs, at least 49 between drawings
+SIDECAR = np.dtype([("file", np.uint64), ("look", np.uint64), ("colours", np.uint8, (SIDE * SIDE * 3,))])
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
@@ -38,6 +46,7 @@ class Fingerprints:
     key_hashes: HASHES
     file_hashes: HASHES
     looks: HASHES
+    colours: NDArray[np.uint8]  # (n, 192)
 
     @classmethod
     def read(cls, folder: Path) -> Fingerprints:
@@ -45,7 +54,7 @@ class Fingerprints:
         tables = [open_index(path) for path in paths]
         sides = np.concatenate([np.load(_sidecar(path), allow_pickle=False) for path in paths])
         index = pa.concat_tables(tables)
-        return cls(index["key"], index["hash"].to_numpy(), sides[:, 0], sides[:, 1])
+        return cls(index["key"], index["hash"].to_numpy(), sides["file"], sides["look"], sides["colours"])
 
 
 def equal(some: HASHES, others: HASHES) -> NDArray[np.int64]:
@@ -56,6 +65,12 @@ def equal(some: HASHES, others: HASHES) -> NDArray[np.int64]:
     left = np.repeat(np.arange(len(some)), counts)
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.stack([left, order[np.repeat(first, counts) + within]], axis=1).astype(np.int64)
+
+
+def same_colours(some: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(n,) whether no colour of the small pictures (n, 192) is off by more than LEVELS."""
+    close: NDArray[np.bool_] = np.abs(some.astype(np.int16) - others.astype(np.int16)).max(axis=1, initial=0) <= LEVELS
+    return close
 
 
 def near(some: HASHES, others: HASHES, distance: int, block: int = 1 << 22) -> NDArray[np.int64]:
@@ -71,11 +86,12 @@ def near(some: HASHES, others: HASHES, distance: int, block: int = 1 << 22) -> N
 def _fingerprint_shard(index: Path) -> int:
     """Reads the pictures of one index in turn; returns how many."""
     pool, imagehash, table = MediaPool(index.parent, [index]), _library(), open_index(index)
-    sides = np.zeros((len(table), 2), dtype=np.uint64)
-    sides[:, 0] = [int(digest[:16], 16) for digest in table["sha256"].to_pylist()]
+    sides = np.zeros(len(table), dtype=SIDECAR)
+    sides["file"] = [int(digest[:16], 16) for digest in table["sha256"].to_pylist()]
     for row, key in enumerate(table["key"].to_pylist()):
-        bits = imagehash.phash(decode(pool.read(key))).hash  # (8, 8) bool
-        sides[row, 1] = np.packbits(bits).view(">u8")[0]
+        image = decode(pool.read(key))
+        sides["look"][row] = np.packbits(imagehash.phash(image).hash).view(">u8")[0]  # from (8, 8) bool
+        sides["colours"][row] = np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX)).ravel()
     with replacing(_sidecar(index)) as temporary, temporary.open("wb") as file:
         np.save(file, sides, allow_pickle=False)
     return len(sides)
@@ -84,7 +100,8 @@ def _fingerprint_shard(index: Path) -> int:
 def _is_current(index: Path) -> bool:
     """A shard is never rewritten, so its hashes stay; a foreign or cut file is made again."""
     try:
-        return len(np.load(_sidecar(index), allow_pickle=False)) == len(open_index(index))
+        sides = np.load(_sidecar(index), allow_pickle=False)
+        return sides.dtype == SIDECAR and len(sides) == len(open_index(index))
     except (OSError, ValueError, EOFError):
         return False
 

@@ -130,7 +130,7 @@ def report(overlaps: Sequence[Overlap], kept: dict[str, dict[str, Any]], lacking
     lines = [
         CAVEAT, "", "# Pictures and texts shared between training and evaluation", "",
         f"Pictures are counted once, under the surest way they are the same: key (pool and id), file (equal bytes), "
-        f"look (64-bit perceptual hashes that differ in at most {distance} bits).", "",
+        f"look (64-bit perceptual hashes that differ in at most {distance} bits, and 8x8 colours that agree).", "",
         "| training | evaluation | rows | " + " | ".join(KINDS) + " | rows on a shared picture | same text | same text "
         "and picture |", "|---|---|--:|" + "--:|" * (len(KINDS) + 3),
     ]  # fmt: skip
