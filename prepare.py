@@ -26,7 +26,7 @@ def main(config: PrepareConfig) -> None:
         raise ValueError("recipe= names what to prepare: vqav2, [vqav2,vsr], all, held_in, held_out, quick, my.yaml")
     chosen = [recipes.load(name) for name in names]
     if config.check or config.recipe == "quick":
-        from instructblip.data.check import check, report
+        from instructblip.data.preparing.check import check, report
 
         report([check(recipe, config) for recipe in chosen], config)
     if config.audit:
@@ -39,12 +39,12 @@ def main(config: PrepareConfig) -> None:
 
 def prepare(recipe: Recipe, config: PrepareConfig) -> None:
     from instructblip.data.export import export
-    from instructblip.data.join import join
-    from instructblip.data.manifest import summary
-    from instructblip.data.prepare import prepare
-    from instructblip.data.progress import bar
-    from instructblip.data.streamed import prepare_streamed
-    from instructblip.data.vocabularies import prepare_vocabularies
+    from instructblip.data.preparing.join import join
+    from instructblip.data.preparing.manifest import summary
+    from instructblip.data.preparing.prepare import prepare
+    from instructblip.data.preparing.progress import bar
+    from instructblip.data.preparing.streamed import prepare_streamed
+    from instructblip.data.preparing.vocabularies import prepare_vocabularies
     from instructblip.recipes import load, needed_splits
 
     data, parent = Path(config.paths.data), load(recipe.view_of) if recipe.view_of else recipe
@@ -60,7 +60,7 @@ def prepare(recipe: Recipe, config: PrepareConfig) -> None:
         print(f"{recipe.name}: vocabulary {name}: {facts.get('missing') or '{answers:,} answers'.format_map(facts)}")
     if config.preview:
         from instructblip.data.collate import Collator
-        from instructblip.data.preview import Previewer
+        from instructblip.data.preparing.preview import Previewer
         from instructblip.models.tokenizers import is_encoder_decoder, tokenizers
 
         collator = Collator.of(config.model, tokenizers(config.model), is_encoder_decoder(config.model.llm))
@@ -68,8 +68,8 @@ def prepare(recipe: Recipe, config: PrepareConfig) -> None:
 
 
 def audit(chosen: list[Recipe], config: PrepareConfig) -> None:
-    from instructblip.data.leakage import audit
-    from instructblip.data.progress import bar
+    from instructblip.data.leakage.audit import audit
+    from instructblip.data.preparing.progress import bar
 
     training = [recipe for recipe in chosen if recipe.name in config.partition.held_in]
     path = audit(training, chosen, Path(config.paths.data), config.audit_distance, config.workers, bar)

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from instructblip import recipes
 from instructblip.config import SCHEMAS, TrainConfig
-from instructblip.data.prepare import prepare
+from instructblip.data.preparing.prepare import prepare
 from instructblip.miniature import sources
 from instructblip.miniature.albums import Sizes
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from instructblip import recipes
-from instructblip.data import hub
+from instructblip.data.preparing import hub
 from instructblip.data.readers.mirrors import MIRRORS
 from instructblip.data.readers.registry import READERS
 from instructblip.data.templates import templates

@@ -23,8 +23,10 @@ ROOMS = {  # module: floor and column; an import points down, or stays in its co
     "instructblip.evaluation.metrics": (1, "metrics"), "instructblip.evaluation.answers": (1, "metrics"),
     "instructblip.evaluation.predictions": (1, "metrics"), "instructblip.evaluation.measures": (1, "metrics"),
     "instructblip.evaluation.captions": (1, "metrics"), "instructblip.evaluation.statistics": (1, "metrics"),
-    "instructblip.miniature": (2, "miniature"), "instructblip.training": (3, "training"),
-    "instructblip.evaluation": (4, "evaluation"), "instructblip.inference": (4, "inference"), "instructblip.cli": (5, "programs"),
+    "instructblip.data.readers": (2, "readers"), "instructblip.data.leakage": (2, "leakage"),
+    "instructblip.data.preparing": (3, "preparing"), "instructblip.miniature": (3, "miniature"),
+    "instructblip.training": (4, "training"), "instructblip.evaluation": (5, "evaluation"),
+    "instructblip.inference": (5, "inference"), "instructblip.cli": (6, "programs"),
 }  # fmt: skip
 HEAVY = {"torch", "lightning", "transformers", "datasets", "hydra", "webdataset", "pyarrow", "numpy"}
 MAY_IMPORT = {

@@ -62,7 +62,7 @@ def measure(folder: Path, workers: int) -> dict[str, float]:
     """Prepares the split in this process; its seconds and peak megabytes."""
     from instructblip import recipes
     from instructblip.config import PathsConfig, PrepareConfig
-    from instructblip.data.prepare import prepare
+    from instructblip.data.preparing.prepare import prepare
     from instructblip.data.readers import registry
     from instructblip.data.readers.base import Context
     from instructblip.data.sample import Answer, MediaRef, Sample

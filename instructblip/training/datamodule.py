@@ -14,7 +14,7 @@ from instructblip import recipes as recipe_files
 from instructblip.choices import Leakage
 from instructblip.config import TrainConfig
 from instructblip.data.collate import Batch, Collator
-from instructblip.data.leakage import strict_rows
+from instructblip.data.leakage.audit import strict_rows
 from instructblip.data.lineage import Seen, refuse_leaks
 from instructblip.data.mixture import Source, Stream, probabilities
 from instructblip.data.steps import Place, Reader, Step, Steps, stream_hash

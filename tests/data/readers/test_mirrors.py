@@ -11,7 +11,7 @@ import pytest
 from datasets import Features, Image, List, Value
 
 from instructblip.config import PathsConfig
-from instructblip.data import hub
+from instructblip.data.preparing import hub
 from instructblip.data.readers.base import Drop
 from instructblip.data.readers.mirrors import Entry
 from instructblip.data.sample import Answer, Form, MediaRef, Sample

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from instructblip import recipes
-from instructblip.data.prepare import prepare
+from instructblip.data.preparing.prepare import prepare
 from instructblip.data.readers.base import Drop
 from instructblip.data.readers.registry import read
 from instructblip.data.sample import Answer, Form, Sample

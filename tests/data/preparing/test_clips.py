@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from instructblip.data import clips
-from instructblip.data.clips import frame_keys, frames, with_frames
 from instructblip.data.media import BadMedia, Place, decode
+from instructblip.data.preparing import clips
+from instructblip.data.preparing.clips import frame_keys, frames, with_frames
 from instructblip.data.sample import Form, MediaRef, Sample
 
 av = pytest.importorskip("av")
@@ -157,7 +157,7 @@ def test_a_sample_gets_its_frames_in_order() -> None:
 
 def test_memory_is_bounded_for_a_long_clip(tmp_path: Path) -> None:
     path = clip(tmp_path / "long.mp4", 4000)
-    code = "import resource,sys; from pathlib import Path; from instructblip.data.clips import frames; from instructblip.data.media import Place\nframes(Place(Path(sys.argv[1])), 4); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    code = "import resource,sys; from pathlib import Path; from instructblip.data.preparing.clips import frames; from instructblip.data.media import Place\nframes(Place(Path(sys.argv[1])), 4); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     short = clip(tmp_path / "short.mp4", 40)
     peaks = [
         int(subprocess.run([sys.executable, "-c", code, str(each)], capture_output=True, text=True, check=True).stdout)

@@ -14,10 +14,10 @@ from datasets import Features, Image, List, Value
 
 from instructblip import recipes
 from instructblip.config import PrepareConfig
-from instructblip.data import hub
-from instructblip.data.prepare import prepare
+from instructblip.data.preparing import hub
+from instructblip.data.preparing.prepare import prepare
+from instructblip.data.preparing.streamed import prepare_streamed
 from instructblip.data.shards import MediaPool
-from instructblip.data.streamed import prepare_streamed
 from instructblip.data.tables import Table
 from instructblip.recipes import Recipe
 from tests.conftest import World, composed, run_program

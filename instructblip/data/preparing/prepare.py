@@ -18,10 +18,11 @@ from typing import Any
 
 from instructblip.choices import MediaMode
 from instructblip.config import PrepareConfig
-from instructblip.data.clips import require_decoder, stored_keys, with_frames
-from instructblip.data.fetch import Fetcher, fetching, useful_workers
 from instructblip.data.keys import KeySet, hashes, key_hash
-from instructblip.data.manifest import (
+from instructblip.data.media import RawPool
+from instructblip.data.preparing.clips import require_decoder, stored_keys, with_frames
+from instructblip.data.preparing.fetch import Fetcher, fetching, useful_workers
+from instructblip.data.preparing.manifest import (
     LOST,
     Dropped,
     check_bad_share,
@@ -29,12 +30,11 @@ from instructblip.data.manifest import (
     open_manifest,
     table_facts,
 )
-from instructblip.data.media import RawPool
-from instructblip.data.parts import Part, Row
+from instructblip.data.preparing.parts import Part, Row
+from instructblip.data.preparing.store import Store
 from instructblip.data.readers.base import Drop
 from instructblip.data.sample import Sample
 from instructblip.data.shards import Shards, stored_hashes
-from instructblip.data.store import Store
 from instructblip.data.tables import table_path, write_table
 from instructblip.files import lock, replacing, sha256, write_json
 from instructblip.recipes import Recipe

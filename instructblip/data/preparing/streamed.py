@@ -14,11 +14,20 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 from instructblip.config import PrepareConfig
-from instructblip.data import hub, shards
+from instructblip.data import shards
 from instructblip.data.keys import KeySet
-from instructblip.data.manifest import LOST, SHOWN, Dropped, check_bad_share, check_count, open_manifest, table_facts
 from instructblip.data.media import BadMedia, RawPool, decode
-from instructblip.data.prepare import Progress
+from instructblip.data.preparing import hub
+from instructblip.data.preparing.manifest import (
+    LOST,
+    SHOWN,
+    Dropped,
+    check_bad_share,
+    check_count,
+    open_manifest,
+    table_facts,
+)
+from instructblip.data.preparing.prepare import Progress
 from instructblip.data.readers.base import Drop
 from instructblip.data.readers.mirrors import Entry, Pictures
 from instructblip.data.sample import MediaRef, Sample

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from instructblip.data import fetch, media
-from instructblip.data.fetch import Fetched, Fetcher, fetching, useful_workers
+from instructblip.data import media
 from instructblip.data.media import RawPool
+from instructblip.data.preparing import fetch
+from instructblip.data.preparing.fetch import Fetched, Fetcher, fetching, useful_workers
 from instructblip.data.sample import MediaRef
 from tests.conftest import ROOT
 
@@ -75,7 +76,7 @@ def test_a_dead_process_is_a_named_error(pool: RawPool) -> None:
 
 def test_processes_end_with_a_killed_parent(pool: RawPool, tmp_path: Path) -> None:
     code = (
-        "import sys, time, os\nfrom pathlib import Path\nfrom instructblip.data.fetch import *\n"
+        "import sys, time, os\nfrom pathlib import Path\nfrom instructblip.data.preparing.fetch import *\n"
         "if __name__ == '__main__':\n"
         " with fetching(Fetcher(RawPool('web', Path(sys.argv[1]), ('{key}.png',)), 4, False), 2) as fetch:\n"
         "  next(fetch([MediaRef('web', str(n)) for n in range(60)]))\n"

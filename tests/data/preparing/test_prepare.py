@@ -13,10 +13,10 @@ import pytest
 
 from instructblip import pools, recipes
 from instructblip.config import PrepareConfig
-from instructblip.data import fetch
-from instructblip.data.manifest import summary
 from instructblip.data.media import decode
-from instructblip.data.prepare import prepare
+from instructblip.data.preparing import fetch
+from instructblip.data.preparing.manifest import summary
+from instructblip.data.preparing.prepare import prepare
 from instructblip.data.readers import registry
 from instructblip.data.readers.base import Context
 from instructblip.data.sample import MediaRef, Sample
@@ -24,7 +24,7 @@ from instructblip.data.shards import MediaPool
 from instructblip.data.tables import Table, table_path
 from instructblip.files import lock
 from tests.conftest import World, composed, run_program
-from tests.data.test_clips import clip
+from tests.data.preparing.test_clips import clip
 from tests.fixtures import real_tree
 
 Make = Callable[..., PrepareConfig]
@@ -200,7 +200,7 @@ def test_the_rows_do_not_depend_on_how_many_are_read_at_once(
 ) -> None:
     sorted((tmp_path / "raw/coco/train2014").iterdir())[7].write_bytes(b"broken")
     run(make(f"paths.data={tmp_path}/whole", "max_bad_media=0.1"))
-    monkeypatch.setattr("instructblip.data.prepare.CHUNK", chunk)
+    monkeypatch.setattr("instructblip.data.preparing.prepare.CHUNK", chunk)
     run(make("max_bad_media=0.1"))
     assert tree(tmp_path / "data") == tree(tmp_path / "whole")
 

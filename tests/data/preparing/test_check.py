@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from instructblip import recipes
-from instructblip.data import check
+from instructblip.data.preparing import check
 from instructblip.pools import Access, Download, Pool
 from tests.conftest import World, composed, run_program
 

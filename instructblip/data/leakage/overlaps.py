@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instructblip.data.fingerprints import SIDE, Fingerprints, equal, near, same_colours
 from instructblip.data.keys import HASHES, key_hash
+from instructblip.data.leakage.fingerprints import SIDE, Fingerprints, equal, near, same_colours
 from instructblip.data.sample import Sample
 from instructblip.data.tables import Table
 

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 
 from instructblip import recipes
-from instructblip.data.readers.registry import read
-from instructblip.data.sample import Sample
-from instructblip.data.vocabularies import (
+from instructblip.data.preparing.vocabularies import (
     AnswerList,
     build,
     coverage,
@@ -18,6 +16,8 @@ from instructblip.data.vocabularies import (
     read_vocabulary,
     vocabulary_path,
 )
+from instructblip.data.readers.registry import read
+from instructblip.data.sample import Sample
 from tests.fixtures import real_tree
 
 RECIPE = recipes.load("msrvtt_qa")

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from instructblip.data.audit import KINDS, Catalogue, Overlap, Shown, duplicates, kept_rows, overlap, shown
-from instructblip.data.fingerprints import Fingerprints, fingerprint_pool
+from instructblip.data.leakage.fingerprints import Fingerprints, fingerprint_pool
+from instructblip.data.leakage.overlaps import KINDS, Catalogue, Overlap, Shown, duplicates, kept_rows, overlap, shown
 from instructblip.data.tables import Table, manifest_hash, table_path
 from instructblip.files import read_json, replacing, write_json
 from instructblip.recipes import Recipe

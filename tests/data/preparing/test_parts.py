@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 from instructblip import recipes
 from instructblip.cli import refuse_misspelt
 from instructblip.config import PrepareConfig
-from instructblip.data.join import join
-from instructblip.data.parts import Part
-from instructblip.data.prepare import prepare
+from instructblip.data.preparing.join import join
+from instructblip.data.preparing.parts import Part
+from instructblip.data.preparing.prepare import prepare
 from instructblip.data.readers import registry
 from instructblip.data.readers.base import Context, coco
 from instructblip.data.sample import Sample, votes

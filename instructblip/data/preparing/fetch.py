@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
-from instructblip.data.clips import frames, stored_keys
 from instructblip.data.media import BadMedia, Place, RawPool, decode, extension
+from instructblip.data.preparing.clips import frames, stored_keys
 from instructblip.data.sample import MediaRef
 
 TOGETHER = 8  # pictures handed to a process at once

@@ -14,7 +14,7 @@ import pytest
 from instructblip import recipes
 from instructblip.config import PrepareConfig
 from instructblip.data.collate import Collator
-from instructblip.data.preview import Previewer
+from instructblip.data.preparing.preview import Previewer
 from instructblip.data.sample import Answer, Candidates
 from instructblip.data.tables import Table, table_path, write_table
 from instructblip.models.tokenizers import is_encoder_decoder, tokenizers

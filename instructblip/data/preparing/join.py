@@ -13,8 +13,8 @@ import numpy as np
 
 from instructblip.config import PrepareConfig
 from instructblip.data.keys import KeySet, hashes
-from instructblip.data.manifest import LOST, Dropped, check_bad_share, check_count, open_manifest, table_facts
-from instructblip.data.parts import Part
+from instructblip.data.preparing.manifest import LOST, Dropped, check_bad_share, check_count, open_manifest, table_facts
+from instructblip.data.preparing.parts import Part
 from instructblip.data.tables import table_path, write_rows
 from instructblip.files import lock, sha256, write_json
 from instructblip.recipes import Recipe, fingerprint

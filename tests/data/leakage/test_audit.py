@@ -16,10 +16,9 @@ from PIL import Image
 
 from instructblip import recipes
 from instructblip.config import TrainConfig
-from instructblip.data import leakage
-from instructblip.data.audit import plain_text
-from instructblip.data.fingerprints import equal, near
-from instructblip.data.leakage import CAVEAT, audit, strict_rows
+from instructblip.data.leakage.audit import CAVEAT, audit, strict_rows
+from instructblip.data.leakage.fingerprints import Fingerprints, equal, near
+from instructblip.data.leakage.overlaps import Catalogue, plain_text
 from instructblip.data.sample import Answer, Form, MediaRef, Sample
 from instructblip.data.shards import append
 from instructblip.data.tables import table_path, write_table
@@ -195,7 +194,7 @@ def test_real_photographs_are_told_apart(real: Path, tmp_path: Path) -> None:
     put(tmp_path, "gqa", "testdev", copies)
     (gqa,) = [each for each in audited_pair(tmp_path)]
     assert gqa["pictures"] == {"key": 0, "file": 0, "look": 60} and gqa["training_rows"] == 60
-    places = leakage.Catalogue({name: leakage.Fingerprints.read(tmp_path / "media" / name) for name in ("coco", "gqa")})
+    places = Catalogue({name: Fingerprints.read(tmp_path / "media" / name) for name in ("coco", "gqa")})
     looks = places.looks()
     assert len(near(looks[:60], looks[60:], 6)) == 60, "its own copy and no other"
 

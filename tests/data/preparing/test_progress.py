@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from instructblip.data.progress import bar, lines
+from instructblip.data.preparing.progress import bar, lines
 
 
 def test_a_log_gets_lines_with_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:

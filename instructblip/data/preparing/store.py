@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from instructblip.data.clips import stored_keys
-from instructblip.data.fetch import Fetch, Fetched
 from instructblip.data.keys import KeySet, hashes
+from instructblip.data.preparing.clips import stored_keys
+from instructblip.data.preparing.fetch import Fetch, Fetched
 from instructblip.data.sample import Sample
 from instructblip.data.shards import Shards
 
