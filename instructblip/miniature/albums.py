@@ -122,8 +122,8 @@ class Picture:
 
     @property
     def key(self) -> str:
-        """The file's name without its extension."""
-        return PurePosixPath(self.file).stem
+        """In its pool: the file's name without its extension, or its folder's where all files have one name."""
+        return self.folder if self.file_name == "image.png" else PurePosixPath(self.file).stem
 
     @property
     def url(self) -> str:

@@ -23,17 +23,17 @@ SENTENCES: tuple[Callable[[str, str], str], ...] = (
     lambda thing, place: f"In the {place}, there is {with_article(thing)}.",
     lambda thing, place: f"The {place} shows {with_article(thing)}.",
 )
-TRAITS = {  # what is true of every thing of a shape or colour: (has or is it, as an adjective or a likeness)
+TRAITS = {  # of each shape or colour (what its things have or are, and why); no fact that `knowledge` asks for
     "circle": ("round", "a circle is round"),
     "square": ("with four corners", "a square has four corners"),
     "triangle": ("with three corners", "a triangle has three corners"),
     "star": ("with five points", "a star has five points"),
     "red": ("like the color of a tomato", "a tomato is red"),
-    "green": ("like the color of grass", "grass is green"),
-    "blue": ("like the color of the sky", "the sky is blue"),
-    "yellow": ("like the color of a lemon", "a lemon is yellow"),
-    "purple": ("like the color of a plum", "a plum is purple"),
-    "orange": ("like the color of a pumpkin", "a pumpkin is orange"),
+    "green": ("like the color of a cucumber", "a cucumber is green"),
+    "blue": ("like the color of a sapphire", "a sapphire is blue"),
+    "yellow": ("like the color of a canary", "a canary is yellow"),
+    "purple": ("like the color of an eggplant", "an eggplant is purple"),
+    "orange": ("like the color of a basketball", "a basketball is orange"),
 }
 WHY_REQUESTS = (
     "Why might someone say that there is something {trait} in the picture?",

@@ -1,7 +1,7 @@
 """What is said about a scene. A *program* is a kind of question: all that it can ask of a scene, answered.
 
-A program belongs either to held-in or to held-out datasets. `statements` (relations between two objects) is
-held out, so nothing here that a held-in dataset uses may speak of one object's place relative to another.
+A program belongs either to held-in or to held-out datasets. Those of closed sets that are held out (relations, counts,
+comparisons, rules) are in `reasoning`: nothing here may speak of one object's place relative to another.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import cycle, permutations
+from itertools import cycle
 from typing import NamedTuple, Protocol, TypeVar
 
 from instructblip.miniature.scenes import PAIRS, Object, Scene
@@ -83,7 +83,6 @@ SYNONYMS = {  # what an annotator may write instead
     "middle left": "left",
     "middle right": "right",
 }
-OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 
 class Question(NamedTuple):
@@ -93,21 +92,6 @@ class Question(NamedTuple):
     @property
     def balance(self) -> tuple[object, ...]:
         return self.answer, (self.text, self.answer)
-
-
-class Statement(NamedTuple):
-    subject: str
-    relation: str
-    other: str
-    true: bool
-
-    @property
-    def text(self) -> str:
-        return f"The {self.subject} is {self.relation} the {self.other}."
-
-    @property
-    def balance(self) -> tuple[object, ...]:
-        return self.true, (self.relation, self.true), (self.subject, self.true), (self.other, self.true)
 
 
 class Balanced(Protocol):
@@ -171,16 +155,6 @@ Program = Callable[[Scene], list[Question]]
 PROGRAMS: dict[str, Program] = {"colour-of": colour_of, "what-at": what_at, "where": where, "exists": exists}
 
 
-def statements(scene: Scene) -> list[Statement]:
-    """Every true statement about two objects and, with the opposite relation, its false twin."""
-    return [
-        Statement(subject.name, relation if true else OPPOSITE[relation], other.name, true)
-        for subject, other in permutations(scene.objects, 2)
-        for relation in _relations(subject, other)
-        for true in (True, False)
-    ]
-
-
 def least_asked(candidates: Sequence[Item], asked: Counter[object], rng: random.Random) -> Item:
     """The candidate whose first balance key was asked least so far; ties go by the next key, then by chance.
 
@@ -203,12 +177,3 @@ def only_of_their_colour(scene: Scene) -> list[Object]:
     """The objects that their colour alone tells from all others."""
     colours = Counter(item.colour for item in scene.objects)
     return [item for item in scene.objects if colours[item.colour] == 1]
-
-
-def _relations(subject: Object, other: Object) -> list[str]:
-    held = []
-    if subject.column != other.column:
-        held.append("left of" if subject.column < other.column else "right of")
-    if subject.row != other.row:
-        held.append("above" if subject.row < other.row else "below")
-    return held

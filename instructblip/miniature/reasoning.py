@@ -1,4 +1,4 @@
-"""Programs that only held-out datasets use: relations in two hops, counting, comparing, rules out of a context."""
+"""Programs that only held-out datasets use: relations told or in two hops, counting, comparing, rules in a context."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ RELATIONS: dict[str, Callable[[Object, Object], bool]] = {
     "above": lambda one, other: one.row < other.row,
     "below": lambda one, other: one.row > other.row,
 }
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 ASKED_COUNTS = ("0", "1", "2", "3")  # of one shape: scenes with more are too seldom to balance
 SCENE_COUNTS = ("2", "3", "4", "5")
 YES_NO = ("yes", "no")
@@ -28,6 +29,21 @@ DOINGS = {  # what things of a kind do, and what one of them does
     "fly": "flies",
 }
 MAX_OPTIONS = 5
+
+
+class Statement(NamedTuple):
+    subject: str
+    relation: str
+    other: str
+    true: bool
+
+    @property
+    def text(self) -> str:
+        return f"The {self.subject} is {self.relation} the {self.other}."
+
+    @property
+    def balance(self) -> tuple[object, ...]:
+        return self.true, (self.relation, self.true), (self.subject, self.true), (self.other, self.true)
 
 
 class Hop(NamedTuple):
@@ -95,6 +111,17 @@ class Ruled(NamedTuple):
 
 
 VALUES: dict[str, tuple[str, ...]] = {"color": tuple(COLOURS), "shape": SHAPES, "size": tuple(SIZES)}
+
+
+def statements(scene: Scene) -> list[Statement]:
+    """Every true statement about two objects and, with the opposite relation, its false twin."""
+    return [
+        Statement(subject.name, relation if true else OPPOSITE[relation], other.name, true)
+        for subject, other in permutations(scene.objects, 2)
+        for relation, holds in RELATIONS.items()
+        if holds(subject, other)
+        for true in (True, False)
+    ]
 
 
 def two_hop(scene: Scene) -> list[Hop]:

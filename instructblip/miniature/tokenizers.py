@@ -26,8 +26,8 @@ from instructblip.miniature.coreference import rounds
 from instructblip.miniature.dialogues import SPEECH
 from instructblip.miniature.knowledge import known_fact, sentences
 from instructblip.miniature.lettering import word_on
-from instructblip.miniature.programs import LETTERED, PROGRAMS, STRIPED, SYNONYMS, captions, statements
-from instructblip.miniature.reasoning import DOINGS, comparing, counting, ruled, two_hop
+from instructblip.miniature.programs import LETTERED, PROGRAMS, STRIPED, SYNONYMS, captions
+from instructblip.miniature.reasoning import DOINGS, comparing, counting, ruled, statements, two_hop
 from instructblip.miniature.scenes import WORDS, Draw, Role, Scene, distinct
 from instructblip.recipes import RECIPES
 

@@ -58,8 +58,10 @@ def by_id(albums: dict[str, list[Picture]]) -> dict[int, Picture]:
 
 @pytest.fixture(scope="session")
 def by_key(albums: dict[str, list[Picture]]) -> dict[tuple[str, str], Picture]:
-    """Of all pictures, by pool and file name without its extension."""
-    return {(ALBUMS[name].pool, picture.key): picture for name, album in albums.items() for picture in album}
+    """Of all pictures, by pool and key."""
+    found = {(ALBUMS[name].pool, picture.key): picture for name, album in albums.items() for picture in album}
+    assert len(found) == sum(map(len, albums.values()))
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from instructblip.miniature.drawing import PLAIN
 from instructblip.miniature.scenes import CELL, COLOURS
 
 TINY = Sizes(scale=0.006)
-TEXTS_OF_WORLD = {2: "7c81a7851c7a0283"}  # hash of all annotation files at seed 0
+TEXTS_OF_WORLD = {3: "0bc48fff4ad384db"}  # hash of all annotation files at seed 0
 
 MEDIA = (".jpg", ".png", ".gif")
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from instructblip.miniature.albums import Picture
 from instructblip.miniature.icons import draw_icon
 from instructblip.miniature.memes import Meme, draw, draw_things, memes
-from instructblip.miniature.programs import Statement, least_asked, statements
-from instructblip.miniature.reasoning import comparing, counting
+from instructblip.miniature.programs import least_asked
+from instructblip.miniature.reasoning import Statement, comparing, counting, statements
 from instructblip.miniature.scenes import Role, Scene, distinct, sample
 from instructblip.miniature.world import World, encode, write_json, write_lines
 from instructblip.miniature.writers.official import Record
