@@ -49,8 +49,8 @@ class Evaluation:
 
     split: str = MISSING
     mode: Mode = MISSING
-    prompts: dict[str, str] = MISSING
     metric: str = MISSING
+    prompts: dict[str, str] = MISSING
     vocabulary: str | None = None  # ranked instead of each Sample's own candidates; one of the recipe's
     decoding: Decoding = field(default_factory=Decoding)
     version: int = 1

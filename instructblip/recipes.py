@@ -53,11 +53,11 @@ class ResponseText(Enum):
 class Split:
     """`files` are the official names under `paths.raw/<source>/`, or patterns; `optional` ones follow where present."""
 
-    files: list[str] = MISSING
-    rows: int | None = MISSING  # official count of Samples; null: none is published
     reader: str = MISSING
+    files: list[str] = MISSING
     optional: list[str] = field(default_factory=list)
     select: list[str] = field(default_factory=list)  # what the reader takes of files that hold more
+    rows: int | None = MISSING  # official count of Samples; null: none is published
     templates: str | None = None  # where it is worded by another family than the recipe's
 
 

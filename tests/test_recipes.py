@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 
 from instructblip import recipes
 from instructblip.data.preparing import hub
@@ -12,10 +14,14 @@ from instructblip.data.readers.mirrors import MIRRORS
 from instructblip.data.readers.registry import READERS
 from instructblip.data.templates import templates
 from instructblip.evaluation.measures import metric
+from instructblip.pools import Download
+from instructblip.protocols import Decoding, Evaluation
+from instructblip.recipes import Mirror, Split
 from tests.conftest import ROOT, composed
 
 NAMES = recipes.names()
 assert {"coco_caption", "vqav2", "vsr"} <= set(NAMES)
+WRITTEN_OUT = {"num_beams", "max_new_tokens", "min_new_tokens", "repetition_penalty", "length_penalty"}  # of decoding
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -39,6 +45,23 @@ def test_a_recipe_is_short_and_in_the_partition(name: str) -> None:
     assert len(path.read_text().splitlines()) <= 45
     partition = composed("prepare", "recipe=all").partition
     assert name in partition.held_in + partition.held_out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keys_stand_in_the_order_of_their_fields(name: str) -> None:
+    """All recipes read alike; decoding is written out, so that a page is enough to repeat it."""
+    content = yaml.safe_load((recipes.RECIPES / f"{name}.yaml").read_text())
+    parts = [(recipes.Recipe, content), *((Split, split) for split in content.get("splits", {}).values())]
+    parts += [(Mirror, mirror) for mirror in content.get("mirrors", {}).values()]
+    parts += [(Download, download) for download in content.get("downloads", ())]
+    if evaluation := content.get("evaluation"):
+        parts += [(Evaluation, each) for each in (evaluation, *evaluation.get("variants", {}).values())]
+        if evaluation["mode"] == "generate":
+            parts.append((Decoding, evaluation["decoding"]))
+            assert set(evaluation["decoding"]) >= WRITTEN_OUT
+    for kind, part in parts:
+        order = [field.name for field in fields(kind)]
+        assert list(part) == sorted(part, key=order.index), part
 
 
 def test_paper_templates_are_all_there() -> None:
