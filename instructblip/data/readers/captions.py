@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instructblip.data.readers.base import Context, Drop, coco
+from instructblip.data.readers.scene_text import NOT_READ, rosetta_tokens
 from instructblip.data.sample import Answer, MediaRef, Sample, votes
 from instructblip.files import read_json
 
@@ -70,7 +71,7 @@ def textcaps(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]
 
     The rows' `image_path` is not used: it says `train/` where the pictures lie in `train_images/`.
     """
-    tokens = {row["image_id"]: tuple(row["ocr_tokens"]) for row in read_json(files[1])["data"]}
+    tokens = rosetta_tokens(files[1])
     captions: dict[str, list[str]] = {}
     for row in read_json(files[0])["data"]:
         texts = captions.setdefault(row["image_id"], [])
@@ -78,7 +79,7 @@ def textcaps(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]
             texts.append(row["caption_str"])
     for key, texts in captions.items():
         if key not in tokens:
-            yield Drop(context.uid(key), "picture is not in the OCR file")
+            yield Drop(context.uid(key), NOT_READ)
             continue
         yield context.sample(key, MediaRef(context.pool, key), slots={"ocr": tokens[key]}, answers=votes(texts))
 

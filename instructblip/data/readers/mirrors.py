@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from instructblip.data.readers.base import Context, Drop, coco
-from instructblip.data.sample import Answer, MediaRef, Sample, votes
-from instructblip.files import read_json
+from instructblip.data.readers.questions import annotators, gqa_question, vizwiz_question, vqa_question
+from instructblip.data.readers.scene_text import NOT_READ, book_questions, rosetta_tokens, textvqa_question
+from instructblip.data.sample import MediaRef, Sample, votes
 
 Row = Mapping[str, Any]
 Pictures = Mapping[str, bytes]  # media key -> file content; empty where the mirror holds text alone
@@ -56,11 +56,11 @@ def flickr30k(rows: Iterable[Row], context: Context, _: Sequence[Path]) -> Itera
 
 def textcaps(rows: Iterable[Row], context: Context, beside: Sequence[Path]) -> Iterator[Entry]:
     """lmms-lab/TextCaps, a row a picture; the OCR tokens come from the official Rosetta file beside it."""
-    tokens = {row["image_id"]: tuple(row["ocr_tokens"]) for row in read_json(beside[0])["data"]}
+    tokens = rosetta_tokens(beside[0])
     for row in rows:
         key = row["image_id"]
         if key not in tokens:
-            yield Drop(context.uid(key), "picture is not in the OCR file"), {}
+            yield Drop(context.uid(key), NOT_READ), {}
             continue
         picture = MediaRef(context.pool, key)
         answers = votes(list(row["caption_str"] or []))
@@ -70,95 +70,44 @@ def textcaps(rows: Iterable[Row], context: Context, beside: Sequence[Path]) -> I
 def vqav2(rows: Iterable[Row], context: Context, _: Sequence[Path]) -> Iterator[Entry]:
     """lmms-lab/VQAv2 with pictures, pminervini/VQAv2 without: question and annotation in one row."""
     for row in rows:
-        picture = MediaRef(context.pool, str(row["image_id"]))
-        given = _records(row["answers"])
-        sample = context.sample(
-            row["question_id"],
-            picture,
-            slots={"question": row["question"]},
-            answers=votes([each["answer"] for each in given], [each["answer_confidence"] for each in given]),
-            group=str(row["image_id"]),
-            meta={name: row[name] for name in ("answer_type", "question_type")},
-        )
-        yield sample, _brought(picture, row)
+        sample = vqa_question(row, row, annotators(_records(row["answers"])), context)
+        yield sample, _brought(sample.media[0], row)
 
 
 def okvqa(rows: Iterable[Row], context: Context, _: Sequence[Path]) -> Iterator[Entry]:
     """lmms-lab/OK-VQA: one of the two official forms of each answer, no image id, which the question id begins with."""
     for row in rows:
-        image = str(int(row["question_id"]) // 10)
-        picture = MediaRef(context.pool, image)
-        sample = context.sample(
-            row["question_id"],
-            picture,
-            slots={"question": row["question"]},
-            answers=votes(list(row["answers"])),
-            group=image,
-            meta={name: row[name] for name in ("answer_type", "question_type")},
-        )
-        yield sample, _brought(picture, row)
+        named = {**row, "image_id": int(row["question_id"]) // 10}
+        sample = vqa_question(named, row, votes(list(row["answers"])), context)
+        yield sample, _brought(sample.media[0], row)
 
 
 def vizwiz(rows: Iterable[Row], context: Context, _: Sequence[Path]) -> Iterator[Entry]:
     """lmms-lab/VizWiz-VQA: the question id is the picture's file name; the annotators' confidences are lost."""
     for row in rows:
-        name = row["question_id"]
-        picture = MediaRef(context.pool, Path(name).stem, relpath=f"{context.split}/{name}")
-        sample = context.sample(
-            name,
-            picture,
-            slots={"question": row["question"]},
-            answers=votes(list(row["answers"] or [])),
-            group=name,
-            meta={"answer_type": row["category"]} if row["category"] else {},
-        )
-        yield sample, _brought(picture, row)
+        answers, meta = votes(list(row["answers"] or [])), {"answer_type": row["category"]} if row["category"] else {}
+        sample = vizwiz_question(row["question_id"], row["question"], answers, meta, context)
+        yield sample, _brought(sample.media[0], row)
 
 
 def textvqa(rows: Iterable[Row], context: Context, _: Sequence[Path]) -> Iterator[Entry]:
     """lmms-lab/textvqa, whose rows hold Rosetta's tokens."""
-    folder = "test_images" if context.split == "test" else "train_images"  # val lies with train
     for row in rows:
-        image = row["image_id"]
-        picture = MediaRef(context.pool, image, relpath=f"{folder}/{image}.jpg")
-        sample = context.sample(
-            row["question_id"],
-            picture,
-            slots={"question": row["question"], "ocr": tuple(row["ocr_tokens"])},
-            answers=votes(list(row["answers"] or [])),
-            group=image,
-            meta={"ocr_listed": True},
-        )
-        yield sample, _brought(picture, row)
+        sample = textvqa_question(row, row["ocr_tokens"], context)
+        yield sample, _brought(sample.media[0], row)
 
 
 def ocrvqa(rows: Iterable[Row], context: Context, _: Sequence[Path]) -> Iterator[Entry]:
     """howard-hou/OCR-VQA, a row a book, with OCR tokens that the official file lacks; its ids are text."""
     for row in rows:
-        book, asked, said = row["image_id"], list(row["questions"]), list(row["answers"])
-        if len(asked) != len(said):
-            yield Drop(context.uid(book), f"{len(asked)} questions for {len(said)} answers"), {}
-            continue
-        picture = MediaRef(context.pool, book, relpath=book + PurePosixPath(urlparse(row["image_url"]).path).suffix)
-        for number, (question, answer) in enumerate(zip(asked, said, strict=True)):
-            slots = {"question": question, "ocr": tuple(row["ocr_tokens"])}
-            sample = context.sample(f"{book}#{number}", picture, slots=slots, answers=(Answer(answer),), group=book)
-            yield sample, _brought(picture, row)
+        for item in book_questions(row["image_id"], row, row["image_url"], row["ocr_tokens"], context):
+            yield item, {} if isinstance(item, Drop) else _brought(item.media[0], row)
 
 
 def gqa(rows: Iterable[Row], context: Context, _: Sequence[Path]) -> Iterator[Entry]:
     """lmms-lab/GQA's instructions; their pictures are a config of their own."""
     for row in rows:
-        image = row["imageId"]
-        sample = context.sample(
-            row["id"],
-            MediaRef(context.pool, image, relpath=f"images/{image}.jpg"),
-            slots={"question": row["question"]},
-            answers=(Answer(row["answer"]),),
-            group=image,
-            meta={name: row[name] for name in ("types", "fullAnswer") if name in row},
-        )
-        yield sample, {}
+        yield gqa_question(row["id"], row, context), {}
 
 
 def _brought(picture: MediaRef, row: Row) -> Pictures:

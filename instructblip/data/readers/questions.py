@@ -27,17 +27,23 @@ def vqa(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]:
         if truth is None:
             yield Drop(context.uid(row["question_id"]), "question without annotation")
             continue
-        yield context.sample(
-            row["question_id"],
-            MediaRef(context.pool, str(row["image_id"])),
-            slots={"question": row["question"]},
-            answers=_annotators(truth.get("answers", [])),
-            group=str(row["image_id"]),
-            meta=_present(truth, "answer_type", "question_type"),
-        )
+        yield vqa_question(row, truth, annotators(truth.get("answers", [])), context)
     for question_id in annotations or ():
         if question_id not in asked:
             yield Drop(context.uid(question_id), "annotation without question")
+
+
+def vqa_question(
+    row: Mapping[str, Any], truth: Mapping[str, Any], answers: tuple[Answer, ...], context: Context
+) -> Sample:
+    return context.sample(
+        row["question_id"],
+        MediaRef(context.pool, str(row["image_id"])),
+        slots={"question": row["question"]},
+        answers=answers,
+        group=str(row["image_id"]),
+        meta=_present(truth, "answer_type", "question_type"),
+    )
 
 
 def aokvqa(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]:
@@ -75,27 +81,38 @@ def aokvqa(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]:
 def vizwiz(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]:
     """VizWiz: one question a picture, so the picture's name is the id; unanswerable questions are kept."""
     for row in read_json(files[0]):
-        yield context.sample(
-            row["image"],
-            MediaRef(context.pool, Path(row["image"]).stem, relpath=f"{context.split}/{row['image']}"),
-            slots={"question": row["question"]},
-            answers=_annotators(row.get("answers", [])),
-            group=row["image"],
-            meta=_present(row, "answer_type", "answerable"),
-        )
+        meta = _present(row, "answer_type", "answerable")
+        yield vizwiz_question(row["image"], row["question"], annotators(row.get("answers", [])), meta, context)
+
+
+def vizwiz_question(
+    name: str, question: str, answers: tuple[Answer, ...], meta: Mapping[str, Any], context: Context
+) -> Sample:
+    return context.sample(
+        name,
+        MediaRef(context.pool, Path(name).stem, relpath=f"{context.split}/{name}"),
+        slots={"question": question},
+        answers=answers,
+        group=name,
+        meta=meta,
+    )
 
 
 def gqa(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]:
     """GQA: a dictionary by question id, one answer each, with its question types."""
     for question_id, row in read_json(files[0]).items():
-        yield context.sample(
-            question_id,
-            MediaRef(context.pool, row["imageId"], relpath=f"images/{row['imageId']}.jpg"),
-            slots={"question": row["question"]},
-            answers=(Answer(row["answer"]),) if "answer" in row else (),
-            group=row["imageId"],
-            meta=_present(row, "types", "fullAnswer"),
-        )
+        yield gqa_question(question_id, row, context)
+
+
+def gqa_question(question_id: str, row: Mapping[str, Any], context: Context) -> Sample:
+    return context.sample(
+        question_id,
+        MediaRef(context.pool, row["imageId"], relpath=f"images/{row['imageId']}.jpg"),
+        slots={"question": row["question"]},
+        answers=(Answer(row["answer"]),) if "answer" in row else (),
+        group=row["imageId"],
+        meta=_present(row, "types", "fullAnswer"),
+    )
 
 
 def _by_question(path: Path) -> dict[int, Mapping[str, Any]]:
@@ -107,7 +124,7 @@ def _by_question(path: Path) -> dict[int, Mapping[str, Any]]:
     return found
 
 
-def _annotators(given: Iterable[Mapping[str, str]]) -> tuple[Answer, ...]:
+def annotators(given: Iterable[Mapping[str, str]]) -> tuple[Answer, ...]:
     """Votes with confidences. OKVQA has two forms of an answer: the raw one to say, the stemmed one to score by."""
     marks: dict[tuple[str, str | None], list[str]] = {}
     for row in given:

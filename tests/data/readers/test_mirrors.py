@@ -53,7 +53,7 @@ TEXTVQA = (
      "set_name": TEXT, "ocr_tokens": TEXTS},
     {"image_id": "00aa", "question_id": 7, "question": "what?", "image": IMAGE, "answers": ["b", "a", "b"], "ocr_tokens": ["Z", "Y"]},
     [sample("7", MediaRef("pool", "00aa", relpath="train_images/00aa.jpg"), slots={"question": "what?", "ocr": ("Z", "Y")},
-            answers=(Answer("b", 2), Answer("a")), group="00aa", meta={"ocr_listed": True})],
+            answers=(Answer("b", 2), Answer("a")), group="00aa")],
 )  # fmt: skip
 VIZWIZ = (
     "vizwiz",
