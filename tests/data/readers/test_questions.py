@@ -10,29 +10,15 @@ import pytest
 
 from instructblip import recipes
 from instructblip.data.preparing.prepare import prepare
-from instructblip.data.readers.base import Drop
-from instructblip.data.readers.registry import read
 from instructblip.data.sample import Answer, Form, Sample
 from instructblip.data.tables import from_row, to_row
 from tests.conftest import composed
 from tests.fixtures import real_tree
+from tests.fixtures.raw_files import items, write
 
 TRAIN = ("v2_OpenEnded_mscoco_train2014_questions.json", "v2_mscoco_train2014_annotations.json")
 VAL = ("v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json")
 OKVQA = ("OpenEnded_mscoco_val2014_questions.json", "mscoco_val2014_annotations.json")
-
-
-def write(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
-
-
-def items(recipe: str, split: str, raw: Path) -> tuple[list[Sample], dict[str, str]]:
-    """The Samples of a split, and why the other rows are none."""
-    rows = list(read(recipes.load(recipe), split, raw))
-    return [row for row in rows if isinstance(row, Sample)], {
-        row.uid: row.reason for row in rows if isinstance(row, Drop)
-    }
 
 
 def votes(sample: Sample) -> list[tuple[str, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +9,10 @@ import pytest
 
 from instructblip import recipes
 from instructblip.data.media import RawPool
-from instructblip.data.readers.base import Drop
-from instructblip.data.readers.registry import read
-from instructblip.data.sample import Sample
 from instructblip.data.tables import from_row, to_row
 from instructblip.data.templates import fill
 from tests.fixtures import real_tree
-
-
-def write(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
-
-
-def items(recipe: str, split: str, raw: Path) -> tuple[list[Sample], dict[str, str]]:
-    """The Samples of a split, and why the other rows are none."""
-    rows = list(read(recipes.load(recipe), split, raw))
-    return [row for row in rows if isinstance(row, Sample)], {
-        row.uid: row.reason for row in rows if isinstance(row, Drop)
-    }
+from tests.fixtures.raw_files import items, write
 
 
 def textvqa(folder: Path, split: str, questions: list[dict[str, Any]], tokens: dict[str, list[str]]) -> None:
