@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,captions,audit,dev]'
 	touch $@
 
-train: setup  ## the whole line on the embedded world: prepare, train, evaluate, report (about 3 minutes)
+train: setup  ## the whole line on the embedded world: prepare, train, evaluate, report (about 2 min 15 s)
 	$(BIN)/python prepare.py paths=miniature miniature=0 recipe=all check_counts=false
 	$(BIN)/python train.py experiment=miniature resume=auto
 	$(BIN)/python evaluate.py run=miniature-s42 recipe=[vqav2,vsr]
