@@ -6,7 +6,6 @@ from PIL import Image
 
 from instructblip.miniature import sources
 from instructblip.miniature.albums import ALBUMS, Picture, Sizes
-from instructblip.miniature.design import PROGRAMS_OF
 from instructblip.miniature.drawing import PLAIN
 from instructblip.miniature.scenes import CELL, COLOURS
 
@@ -35,13 +34,6 @@ def test_another_world_has_another_number(tmp_path: Path) -> None:
     """Whoever changes what a seed writes raises `WORLD`, so that an older tree is not taken for a new one."""
     sources.write(tmp_path / "raw", 0, TINY)
     assert {sources.WORLD: digest(tmp_path / "raw", "*.json*")} == TEXTS_OF_WORLD
-
-
-def test_every_set_but_the_views_is_written(tree: Path) -> None:
-    views = {f"{parent}_vqg" for parent in ("vqav2", "okvqa", "aokvqa")}
-    llava = {f"llava_{part}" for part in ("conversation", "detail", "reasoning")}
-    written = set(sources.WRITERS) | views | (llava if "llava" in sources.WRITERS else set())
-    assert written - {"llava"} <= set(PROGRAMS_OF)
 
 
 def test_pictures_show_their_scenes(tree: Path, albums: dict[str, list[Picture]]) -> None:
