@@ -158,8 +158,6 @@ printed_twice = partial(sample, counts=(2, 3, 4), words=(2, 3))
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 SNAPSHOTS = tuple(Look(blur=blur, crop=crop) for blur in (0.5, 0.8, 1.1, 1.4, 12.0) for crop in CORNERS)
 STRIPES = (Look(background=Background.striped),)
-
-
 TRAIN_IMAGES, TEST_IMAGES = ("train_images/{:016x}.jpg".format,), ("test_images/{:016x}.jpg".format,)
 HEX = [range(16**16 // 32 * k, 16**16 // 32 * (k + 1)) for k in range(16)]  # ids of 16 digits, shared out
 

@@ -86,10 +86,8 @@ def write_iconqa(tree: Path, world: World) -> None:
     for split in ICONQA_ROLES:
         for problem in iconqa(world, split):
             kind = problem.row["ques_type"]
-            folder, rng = (
-                tree / "iconqa/iconqa_data/iconqa" / split / kind / problem.pid,
-                world.rng(f"look/iconqa/{problem.pid}"),
-            )
+            folder = tree / "iconqa/iconqa_data/iconqa" / split / kind / problem.pid
+            rng = world.rng(f"look/iconqa/{problem.pid}")
             write_json(folder / "data.json", problem.row)
             for name, scene in zip(["image.png", *problem.row.get("choices", ())], problem.scenes, strict=False):
                 (folder / name).write_bytes(encode(draw_icon(scene, rng), ".png"))
