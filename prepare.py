@@ -1,7 +1,7 @@
 """Official files to tables and shards.
 
 python prepare.py recipe=vqav2 paths.raw=DIR paths.data=DIR   also [a,b], all, held_in, held_out, quick, my.yaml
-python prepare.py recipe=held_out check=true                  what is missing and where it is; audit=true: overlaps
+python prepare.py recipe=held_out check=true                  what is missing; or audit=true: overlaps; explain=paper
 python prepare.py -m recipe=web_capfilt 'part=range(0,64)'    on many machines; then join=true
 """
 
@@ -10,21 +10,22 @@ from pathlib import Path
 from instructblip.choices import Source
 from instructblip.cli import program
 from instructblip.config import PrepareConfig
-from instructblip.recipes import Recipe
+from instructblip.data.explain import explain
+from instructblip.recipes import Recipe, load, needed_splits, select
 
 
 @program("prepare")
 def main(config: PrepareConfig) -> None:
-    from instructblip import recipes
-
+    if config.explain:
+        return explain(config.explain, config)
     if config.miniature is not None:
         from instructblip.miniature import sources
 
         sources.write(Path(config.paths.raw), seed=config.miniature)
-    names, absent = recipes.select(config.recipe or ("all" if config.audit else []), config.partition.groups())
+    names, absent = select(config.recipe or ("all" if config.audit else []), config.partition.groups())
     if not names:
         raise ValueError("recipe= names what to prepare: vqav2, [vqav2,vsr], all, held_in, held_out, quick, my.yaml")
-    chosen = [recipes.load(name) for name in names]
+    chosen = [load(name) for name in names]
     if config.check or config.recipe == "quick":
         from instructblip.data.preparing.check import check, report
 
@@ -45,7 +46,6 @@ def prepare(recipe: Recipe, config: PrepareConfig) -> None:
     from instructblip.data.preparing.progress import bar
     from instructblip.data.preparing.streamed import prepare_streamed
     from instructblip.data.preparing.vocabularies import prepare_vocabularies
-    from instructblip.recipes import load, needed_splits
 
     data, parent = Path(config.paths.data), load(recipe.view_of) if recipe.view_of else recipe
     read = prepare_streamed if config.source is Source.hub else prepare

@@ -43,7 +43,7 @@ def fit(config: TrainConfig, run: Path) -> None:
     module = TrainingModule(model, config, data.names, resumed.load_optimizer() if resumed else None)
     if rank() == 0:
         begin(run, config, steps.facts())
-    trainer(config, run, steps).fit(module, steps)
+    trainer(config, run, steps, resumed).fit(module, steps)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ class Weighting(Enum):
     sqrt = "sqrt"  # paper, section 2.3
     uniform = "uniform"  # its ablation
     proportional = "proportional"
+    temperature = "temperature"  # S_d^(1/T), with T of the config: 1 proportional, 2 sqrt, higher nearer to uniform
 
 
 class Draw(Enum):

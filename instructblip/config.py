@@ -23,6 +23,7 @@ from instructblip.choices import (
     Source,
     Weighting,
 )
+from instructblip.recipes import Sampling
 
 
 @dataclass
@@ -139,9 +140,13 @@ class MixtureConfig:
     name: str = MISSING
     recipes: Any = MISSING
     weighting: Weighting = Weighting.sqrt
+    temperature: float | None = None  # T of weighting=temperature, p_d ~ S_d^(1/T)
     splits: dict[str, str] = field(default_factory=dict)  # recipe -> another of its training splits than the first
+    sizes: dict[str, Sampling] = field(default_factory=dict)  # recipe -> another S_d than its own, and what it counts
     factors: dict[str, float] = field(default_factory=dict)  # hand factors on p_d, before renormalising
     draw: Draw = Draw.random
+    complete: dict[str, float] = field(default_factory=dict)  # recipe -> share of its S_d that must be prepared
+    otherwise: dict[str, str] = field(default_factory=dict)  # mixtures to choose when it is not, and what they are
 
 
 @dataclass
@@ -243,6 +248,9 @@ class PrepareConfig:
     check: bool = False  # only say what is there, what is missing and where it comes from
     check_json: str | None = None  # file for the same, for a program
     download_rate: float = 20.0  # megabytes a second that check=true reckons with (ours)
+    explain: str | None = None  # a mixture: only show its sizes, probabilities and epochs
+    steps: int = 60_000  # of the run that `explain` reckons with; these are vicuna7b's
+    batch_size: int = 128
     preview: bool = False  # render some prepared rows as HTML, as the model of `model` reads them
     preview_rows: int = 8  # of each split
     preview_seed: int = 0  # of their choice

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +56,33 @@ def run_program(*arguments: str, timeout: float = 240) -> subprocess.CompletedPr
     """A program in a process of its own, from the repository's root."""
     command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+def run_ranks(count: int, *arguments: str, timeout: float = 120) -> None:
+    """A program in `count` processes that find each other as torchrun's do; all must end well."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    together = {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
+        "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, **together, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(count)
+    ]  # fmt: skip
+    until = time.monotonic() + timeout
+    while any(process.poll() is None for process in processes) and time.monotonic() < until:
+        if any(process.poll() for process in processes):
+            break  # the others would wait for the one that failed
+        time.sleep(0.05)
+    for process in processes:
+        process.kill()
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * count, outputs
 
 
 @pytest.fixture(scope="session")

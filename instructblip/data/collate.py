@@ -66,6 +66,8 @@ class Batch:
     cu_seqlens: Tensor | None = None  # boundaries of packed rows
     query_position: Tensor | None = None  # (B,) column of input_ids that the queries stand before; None: the first
     truncated: tuple[bool, ...] = ()  # rows of which one of the two text towers reads only the end
+    template: tuple[int, ...] = ()  # place of each row's wording among those of its dataset
+    tokens: tuple[tuple[int, int], ...] = ()  # of each row's prompt and response; none of a filler
 
     def inputs(self) -> dict[str, Tensor | None]:
         """What the model looks at and reads, by the names of its arguments; `query_position` is None but for chat."""
@@ -87,6 +89,7 @@ class Row:
     recipe: int = 0
     group: int = 0
     counts: bool = True
+    template: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,12 @@ class Collator:
             labels, _ = self._pad(masked, left=False, value=IGNORE)
         counts = torch.tensor([row.counts for row in rows])
         weight = ((labels != IGNORE) & counts[:, None]).float()  # (B, T)
-        return self._batch(rows, pixels, input_ids, attention_mask, cut, labels, weight)
+        batch = self._batch(rows, pixels, input_ids, attention_mask, cut, labels, weight)
+        tokens = [
+            (len(prompt), len(response)) if row.counts else (0, 0)
+            for row, prompt, response in zip(rows, prompts, responses, strict=True)
+        ]
+        return replace(batch, template=tuple(row.template for row in rows), tokens=tuple(tokens))
 
     def prompts(
         self, instructions: Sequence[str], pixels: Sequence[Tensor], image_index: Sequence[int],

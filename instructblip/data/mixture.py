@@ -17,9 +17,8 @@ from heapq import heapify, heappop, heappush
 import numpy as np
 from numpy.typing import NDArray
 
-from instructblip.choices import Draw, Weighting
+from instructblip.choices import Draw
 from instructblip.data import keyed
-from instructblip.recipes import Recipe
 
 CHUNK = 1 << 20  # groups recounted at a time
 INTEGERS = NDArray[np.int64]
@@ -44,23 +43,6 @@ class Pick:
     template: int
     answer: float  # in [0, 1): where on the annotators' votes
     augmentation: int  # 64-bit seed of crop and flip
-
-
-def probabilities(recipes: Sequence[Recipe], weighting: Weighting, factors: dict[str, float]) -> list[float]:
-    """p_d from the official sizes S_d (paper, section 2.3), times hand factors, renormalised.
-
-    The factors correct the balancing, so uniform mixing, the ablation without it, has none.
-    """
-    if unknown := set(factors) - {recipe.name for recipe in recipes}:
-        raise ValueError(f"mixture factors for {sorted(unknown)}, which the mixture does not contain")
-    roots = {Weighting.sqrt: 0.5, Weighting.uniform: 0.0, Weighting.proportional: 1.0}
-    weights = []
-    for recipe in recipes:
-        if recipe.sampling is None:
-            raise ValueError(f"recipe {recipe.name} has no sampling size, so it cannot be in a mixture")
-        factor = 1.0 if weighting is Weighting.uniform else factors.get(recipe.name, 1.0)
-        weights.append(recipe.sampling.size ** roots[weighting] * factor)
-    return [weight / sum(weights) for weight in weights]
 
 
 class Stream:

@@ -38,6 +38,7 @@ class Step:
     number: int
     batches: list[Batch]
     bad: list[str]
+    lost: list[Pick]  # their places in the stream
 
 
 @dataclass(frozen=True)
@@ -111,20 +112,24 @@ class Steps(IterableDataset[Step]):
     def read(self, number: int) -> Step:
         picks = self.reader.stream.step(number)
         dealt = deal(self.reader.costs(picks), self.place.world, self.place.micro_batch_size)
-        bad: list[str] = []
-        batches = [self._batch({place: picks[place] for place in places}, bad) for places in dealt[self.place.rank]]
-        return Step(number, batches, bad)
+        step = Step(number, [], [], [])
+        for places in dealt[self.place.rank]:
+            step.batches.append(self._batch({place: picks[place] for place in places}, step))
+        return step
 
-    def _batch(self, picks: dict[int, Pick], bad: list[str]) -> Batch:
+    def _batch(self, picks: dict[int, Pick], step: Step) -> Batch:
+        """A micro-batch of what can be read; the rest is noted in `step`."""
         rows: list[Row] = []
         pixels: list[Tensor] = []
         for place, pick in picks.items():
             try:
                 example, image = self.reader.read(pick)
             except BadMedia as error:
-                bad.append(str(error))
+                step.bad.append(str(error))
+                step.lost.append(pick)
                 continue
-            rows.append(Row(example, len(pixels), pick.source, place // self.loss_group_size))
+            group = place // self.loss_group_size
+            rows.append(Row(example, len(pixels), pick.source, group, template=pick.template))
             pixels.append(image)
         if not rows:  # every rank has the same number of micro-batches, and none is empty
             pixels.append(torch.zeros(3, self.reader.image_size, self.reader.image_size, dtype=torch.uint8))

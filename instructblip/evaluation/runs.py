@@ -20,6 +20,7 @@ class Run:
 
     folder: Path
     experiment: str
+    mixture: str
     seed: int
     steps: int
     step: int | None
@@ -51,6 +52,7 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         experiment=" + ".join(config.experiment),
+        mixture=config.mixture.name,
         seed=config.seed,
         steps=config.steps,
         step=int(last["step"]) if last else None,
@@ -65,12 +67,12 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
 
 
 def runs_table(runs: Iterable[Run]) -> Table:
-    table = _table("run", "state", "experiment", "seed", "step", "loss")
+    table = _table("run", "state", "experiment", "mixture", "seed", "step", "loss")
     for run in runs:
         state = "finished" if run.finished else "unfinished"
         step = f"{run.step or 0} of {run.steps}"
         loss = "" if run.loss is None else f"{run.loss:.4f}"
-        table.add_row(run.folder.name, state, run.experiment, str(run.seed), step, loss)
+        table.add_row(run.folder.name, state, run.experiment, run.mixture, str(run.seed), step, loss)
     return table
 
 

@@ -26,6 +26,7 @@ from instructblip.data.steps import Step
 from instructblip.files import read_json, write_json
 from instructblip.training import checkpoint
 from instructblip.training.datamodule import StepData, TrainingSet
+from instructblip.training.ledger import Ledger
 from instructblip.training.module import TrainingModule
 
 
@@ -109,11 +110,32 @@ class Metrics(Callback):
             csv.DictWriter(file, self.columns).writerow({**row, "seconds": f"{time.perf_counter() - self.began:.2f}"})
 
 
-class Checkpointing(Callback):
-    """A checkpoint every `checkpoint_every` steps and after the last one."""
+class Counting(Callback):
+    """Enters every step in the ledger, on every process; the sum over them is taken where a checkpoint is written."""
 
-    def __init__(self, run: Path, config: TrainConfig, data: TrainingSet, inherited: Sequence[Seen]) -> None:
-        self.run, self.config, self.data, self.inherited = run, config, data, list(inherited)
+    def __init__(self, config: TrainConfig, ledger: Ledger) -> None:
+        self.config, self.ledger = config, ledger
+
+    def on_train_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Any],
+        batch: Step,
+        batch_idx: int,
+    ) -> None:
+        self.ledger.add(batch)
+        if is_saved(batch.number + 1, self.config):
+            self.ledger.gather(lambda own: trainer.strategy.reduce(own.to(pl_module.device), reduce_op="sum").cpu())
+
+
+class Checkpointing(Callback):
+    """A checkpoint every `checkpoint_every` steps and after the last one, and the ledger as it then stands."""
+
+    def __init__(
+        self, run: Path, config: TrainConfig, data: TrainingSet, inherited: Sequence[Seen], ledger: Ledger
+    ) -> None:
+        self.run, self.config, self.data, self.inherited, self.ledger = run, config, data, list(inherited), ledger
 
     def on_train_batch_end(  # type: ignore[override]
         self,
@@ -124,10 +146,14 @@ class Checkpointing(Callback):
         batch_idx: int,
     ) -> None:
         done = batch.number + 1
-        if done % self.config.trainer.checkpoint_every == 0 or done == self.config.steps:
+        if is_saved(done, self.config):
             lineage = merge(self.inherited, self.data.lineage(done))
             keep = self.config.trainer.keep_checkpoints
-            checkpoint.save(self.run, done, pl_module.model, trainer.optimizers[0], lineage, keep)
+            ledger = self.ledger.facts(done)
+            checkpoint.save(self.run, done, pl_module.model, trainer.optimizers[0], lineage, keep, ledger)
+            write_json(self.run / "ledger.json", ledger)
+            if alarm := self.ledger.alarm(done):
+                print(f"{alarm} ({self.run / 'ledger.json'})")
 
 
 class BadMedia(Callback):
@@ -172,6 +198,11 @@ class FixedBatch(Callback):
             losses = {**read_json(self.path), "after": pl_module.fixed_loss(self.batches)}
             write_json(self.finished, {"steps": pl_module.done, "fixed_batch": losses})
             print(f"loss of one fixed batch: {losses['before']:.3f} before, {losses['after']:.3f} after training")
+
+
+def is_saved(done: int, config: TrainConfig) -> bool:
+    """Whether a checkpoint is written after `done` steps."""
+    return done % config.trainer.checkpoint_every == 0 or done == config.steps
 
 
 def finite(outputs: dict[str, Any]) -> dict[str, float]:

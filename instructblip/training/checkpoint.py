@@ -1,4 +1,4 @@
-"""A run's own checkpoints: the trainable weights, the optimizer, the step, the lineage and whose frozen base they fit.
+"""A run's own checkpoints: trainable weights, optimizer, step, lineage, ledger, and whose frozen base they fit.
 
 A checkpoint is a folder that takes its name last, after everything in it is on disk; nothing half-written is ever read.
 The resume state of the data is the number of finished steps, and no random state is needed: dropout is keyed by step.
@@ -21,6 +21,7 @@ from instructblip.files import read_json, remove_leftovers, sha256, sync, write_
 from instructblip.models.checkpoint import base_fingerprint, load_trainable, write_trainable
 from instructblip.models.instructblip import InstructBlip
 
+Facts = dict[str, Any]  # JSON
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
 
 
@@ -41,6 +42,13 @@ class Checkpoint:
     @property
     def lineage(self) -> list[Seen]:
         return [Seen(**row) for row in self._state["lineage"]]
+
+    @property
+    def ledger(self) -> Facts:
+        """Raises ValueError naming a checkpoint from before ledgers were kept."""
+        if not (facts := self._state.get("ledger")):
+            raise ValueError(f"{self.folder} has no ledger of what it was trained on, so its run cannot go on")
+        return dict(facts)
 
     def load_weights(self, model: InstructBlip) -> None:
         """Raises ValueError when the files were altered, or belong to another frozen base (naming both)."""
@@ -74,6 +82,7 @@ def save(
     optimizer: torch.optim.Optimizer,
     lineage: Sequence[Seen],
     keep: int,
+    ledger: Facts | None = None,
 ) -> None:
     """Writes `checkpoints/step-<n>` whole or not at all, then removes all but the last `keep`."""
     final = run / "checkpoints" / f"step-{step:08d}"
@@ -88,6 +97,7 @@ def save(
         "step": step,
         "base": base_fingerprint(model),
         "lineage": [asdict(seen) for seen in lineage],
+        "ledger": ledger,
         "sha256": {name: sha256(temporary / name) for name in (WEIGHTS, OPTIMIZER)},
     }
     write_json(temporary / STATE, state)

@@ -16,7 +16,8 @@ from instructblip.config import TrainConfig
 from instructblip.data.collate import Batch, Collator
 from instructblip.data.leakage.audit import strict_rows
 from instructblip.data.lineage import Seen, refuse_leaks
-from instructblip.data.mixture import Source, Stream, probabilities
+from instructblip.data.mixture import Source, Stream
+from instructblip.data.shares import incomplete, shares
 from instructblip.data.steps import Place, Reader, Step, Steps, stream_hash
 from instructblip.data.tables import Table, manifest_hash
 from instructblip.data.templates import templates
@@ -63,12 +64,14 @@ def mixture_recipes(config: TrainConfig) -> list[Recipe]:
 def training_set(config: TrainConfig) -> TrainingSet:
     """Opens the mixture's tables. Raises ValueError naming what is missing and the command that makes it."""
     chosen = mixture_recipes(config)
+    asked = shares(chosen, config.mixture)
+    if lacking := incomplete(asked, config.mixture, Path(config.paths.data)):
+        raise ValueError(lacking)
     opened = [_open(config, recipe) for recipe in chosen]
     tables = [table for table, _ in opened]
-    weights = probabilities(chosen, config.mixture.weighting, config.mixture.factors)
     sources = [
-        Source(recipe.name, len(table), len(templates(recipe.wordings(table.split))), p)
-        for recipe, table, p in zip(chosen, tables, weights, strict=True)
+        Source(share.recipe.name, len(table), len(templates(share.recipe.wordings(table.split))), share.probability)
+        for share, table in zip(asked, tables, strict=True)
     ]
     stream = Stream(sources, config.seed, config.batch_size, config.group_size, config.mixture.draw)
     return TrainingSet(chosen, tables, [manifest for _, manifest in opened], stream)

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from instructblip import recipes as recipe_files
 from instructblip.config import TrainConfig
-from instructblip.data.mixture import probabilities
-from instructblip.files import read_json
+from instructblip.data.explain import explanation
+from instructblip.data.shares import incomplete, shares
 from instructblip.models.paths import absent_paths
 from instructblip.recipes import Recipe
 
@@ -21,7 +21,9 @@ def show(config: TrainConfig) -> None:
     names, absent = recipe_files.select(config.mixture.recipes, config.partition.groups())
     chosen = [recipe_files.load(name) for name in names]
     console.print(_figures(config))
-    console.print(_mixture(config, chosen, absent))
+    if not absent:
+        asked, data = shares(chosen, config.mixture), Path(config.paths.data)
+        console.print(explanation(asked, config.mixture, config.steps, config.batch_size, data))
     lacking = missing(config, chosen, absent)
     console.print(
         "\n".join(["missing:", *(f"  {line}" for line in lacking)]) if lacking else "nothing is missing",
@@ -32,6 +34,8 @@ def show(config: TrainConfig) -> None:
 def missing(config: TrainConfig, chosen: list[Recipe], absent: list[str]) -> list[str]:
     """Recipes, tables, tokenizers and weights a run needs and does not find, each with its setting or command."""
     lines = [f"recipe {name}: no data_recipes/{name}.yaml" for name in absent]
+    if not absent and (lacking := incomplete(shares(chosen, config.mixture), config.mixture, Path(config.paths.data))):
+        lines.append(lacking)
     for recipe in chosen:
         split = recipe.training_split(config.mixture.splits)
         path = Path(config.paths.data) / "tables" / recipe.table / f"{split}.arrow"
@@ -62,28 +66,3 @@ def _figures(config: TrainConfig) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
-
-
-def _mixture(config: TrainConfig, chosen: list[Recipe], absent: list[str]) -> Table:
-    title = "p among the recipes that are here" if absent else "mixture"
-    table = Table("recipe", "size", "unit", "factor", "p", "expected epochs", title=title)
-    factors = {name: value for name, value in config.mixture.factors.items() if name not in absent}
-    samples = config.steps * config.batch_size
-    for recipe, p in zip(chosen, probabilities(chosen, config.mixture.weighting, factors), strict=True):
-        assert recipe.sampling is not None
-        size, unit, factor = recipe.sampling.size, recipe.sampling.unit, factors.get(recipe.name, 1.0)
-        rows = _rows(config, recipe)
-        epochs = "" if absent or not rows else f"{p * samples / rows:.2f}"
-        table.add_row(recipe.name, f"{size:,}", unit, f"{factor:g}", f"{p:.4f}", epochs)
-    for name in absent:
-        table.add_row(name, *["no recipe yet"] + [""] * 4)
-    return table
-
-
-def _rows(config: TrainConfig, recipe: Recipe) -> int | None:
-    """Training rows as prepared; the official number, if there is one, while there is no table."""
-    split = recipe.training_split(config.mixture.splits)
-    path = Path(config.paths.data) / "tables" / recipe.table / "manifest.json"
-    prepared = read_json(path)["splits"].get(split) if path.is_file() else None
-    rows: int | None = prepared["rows"] if prepared else recipe.split(split).rows
-    return rows

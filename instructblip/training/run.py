@@ -1,6 +1,6 @@
 """The run directory: one per run, enough to run again, refused to a second writer.
 
-config.yaml  versions.json  start.json  metrics.csv  checkpoints/  eval/  finished.json
+config.yaml  versions.json  start.json  metrics.csv  ledger.json  checkpoints/  eval/  finished.json
 """
 
 from __future__ import annotations

@@ -13,13 +13,14 @@ from lightning.pytorch.loggers import WandbLogger
 from instructblip.config import LoggerConfig, TrainConfig
 from instructblip.models.paths import init_paths
 from instructblip.training import callbacks
-from instructblip.training.checkpoint import inherited
+from instructblip.training.checkpoint import Checkpoint, inherited
 from instructblip.training.datamodule import StepData
+from instructblip.training.ledger import Ledger
 from instructblip.training.run import rank
 
 
-def trainer(config: TrainConfig, run: Path, steps: StepData) -> Trainer:
-    """A Trainer for the steps that are left. Checkpoints, sampling and accumulation are ours, not Lightning's."""
+def trainer(config: TrainConfig, run: Path, steps: StepData, resumed: Checkpoint | None) -> Trainer:
+    """A Trainer for the steps that `resumed` left. Checkpoints, sampling and accumulation are ours, not Lightning's."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", "Found .* module.s. in eval mode")  # the frozen backbones, on purpose
     warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device`")
@@ -35,7 +36,7 @@ def trainer(config: TrainConfig, run: Path, steps: StepData) -> Trainer:
         precision=settings.precision.value,
         max_steps=config.steps - steps.first,
         max_epochs=1,
-        callbacks=_callbacks(config, run, steps),
+        callbacks=_callbacks(config, run, steps, resumed),
         logger=_wandb(config.logger, run) if config.logger.wandb else False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -44,14 +45,16 @@ def trainer(config: TrainConfig, run: Path, steps: StepData) -> Trainer:
     )
 
 
-def _callbacks(config: TrainConfig, run: Path, steps: StepData) -> list[Callback]:
-    """Files are written by the first process alone; every process counts its unreadable pictures."""
+def _callbacks(config: TrainConfig, run: Path, steps: StepData, resumed: Checkpoint | None) -> list[Callback]:
+    """Files are written by the first process alone; every process counts its samples and unreadable pictures."""
+    ledger = Ledger(steps.data, carried=resumed.ledger if resumed else None)
+    everywhere = [callbacks.BadMedia(run, config), callbacks.Counting(config, ledger)]
     if rank() != 0:
-        return [callbacks.BadMedia(run, config)]
+        return everywhere
     return [
-        callbacks.BadMedia(run, config),
+        *everywhere,
         callbacks.Metrics(run, config, steps.data.names, steps.first),
-        callbacks.Checkpointing(run, config, steps.data, inherited(init_paths(config.model))),
+        callbacks.Checkpointing(run, config, steps.data, inherited(init_paths(config.model)), ledger),
         callbacks.Progressing(config, steps.first),
         callbacks.FixedBatch(run, steps),
     ]

@@ -8,10 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from instructblip import recipes
-from instructblip.choices import Draw, Weighting
+from instructblip.choices import Draw
 from instructblip.data import keyed
-from instructblip.data.mixture import EvenDraw, RandomDraw, Source, Stream, deal, probabilities
+from instructblip.data.mixture import EvenDraw, RandomDraw, Source, Stream, deal
 
 SIZES = [566747, 13873136, 109765, 443757, 9009, 17056, 801579, 443757, 9009, 17056, 58000, 23000, 77000]
 P = np.sqrt(SIZES) / np.sqrt(SIZES).sum()  # the paper's 13 held-in sets (PAPER D.4)
@@ -126,18 +125,6 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         stream(group_size=5)
     with pytest.raises(ValueError, match="no training rows in empty"):
         stream(sources=[Source("empty", 0, 1, 1.0)])
-
-
-def test_the_papers_probabilities() -> None:
-    chosen = [recipes.load("coco_caption"), recipes.load("vqav2")]
-    root = [size**0.5 for size in (566747, 443757)]
-    assert probabilities(chosen, Weighting.sqrt, {}) == pytest.approx([value / sum(root) for value in root])
-    assert probabilities(chosen, Weighting.uniform, {"vqav2": 3.0}) == [0.5, 0.5], "uniform is without hand factors"
-    assert probabilities(chosen, Weighting.proportional, {}) == pytest.approx([566747 / 1010504, 443757 / 1010504])
-    doubled = probabilities(chosen, Weighting.sqrt, {"vqav2": 2.0})
-    assert doubled[1] / doubled[0] == pytest.approx(2 * root[1] / root[0])
-    with pytest.raises(ValueError, match="okvqa"):
-        probabilities(chosen, Weighting.sqrt, {"okvqa": 2.0})
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8, 24, 64])

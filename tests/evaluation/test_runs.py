@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def write_run(folder: Path, rows: str = "", finished: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text("experiment: [vicuna7b, ablation/x]\nseed: 7\nsteps: 40\n", encoding="utf-8")
+    config = "experiment: [vicuna7b, ablation/x]\nmixture: {name: no_web}\nseed: 7\nsteps: 40\n"
+    (folder / "config.yaml").write_text(config, encoding="utf-8")
     if rows:
         (folder / "metrics.csv").write_text(f"step,loss,lr\n{rows}", encoding="utf-8")
     if finished:
@@ -71,7 +72,7 @@ def test_a_run_shows_its_last_row(tmp_path: Path) -> None:
 def test_a_run_that_has_logged_nothing_is_shown_too(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "one"))
     assert (run.step, run.loss, run.finished) == (None, None, False)
-    assert "unfinished" in shown(runs_table([run]))
+    assert "unfinished" in shown(runs_table([run])) and "no_web" in shown(runs_table([run]))
 
 
 def test_every_score_of_a_run_is_shown(world: World) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +15,7 @@ from instructblip.config import TrainConfig
 from instructblip.models.instructblip import build, trainable_names
 from instructblip.training.checkpoint import checkpoints, last_checkpoint
 from instructblip.training.run import load_model, opened
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_ranks
 from train import fit
 
 Tiny = Callable[..., TrainConfig]
@@ -108,30 +105,11 @@ def test_mixing_and_weighting_have_group_sizes_of_their_own(tiny: Tiny) -> None:
 def test_two_processes_make_the_same_update(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny("name=alone", "steps=3")
     alone = train(config)
-    arguments = [
-        "experiment=miniature", "steps=3", "batch_size=8", "group_size=4", "trainer.micro_batch_size=2", "trainer.num_workers=0",
-        "trainer.log_every=1", "trainer.devices=2", "trainer.strategy=ddp", "name=pair",
+    run_ranks(
+        2, "train.py", "experiment=miniature", "steps=3", "batch_size=8", "group_size=4", "trainer.micro_batch_size=2",
+        "trainer.num_workers=0", "trainer.log_every=1", "trainer.devices=2", "trainer.strategy=ddp", "name=pair",
         f"paths.data={config.paths.data}", f"paths.runs={config.paths.runs}",
-    ]  # fmt: skip
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "WORLD_SIZE": "2",
-        "OMP_NUM_THREADS": "1",
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "train.py", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"},
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    )  # fmt: skip
     pair = tmp_path / "runs/pair"
     assert losses(alone) == pytest.approx(losses(pair), rel=1e-5)
     a, b = weights(alone), weights(pair)
