@@ -178,5 +178,6 @@ def _message(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("To append", "reference_type", "object_type"))]
     if "is not in struct" in lines[0]:  # a misspelt key was refused before; this one is below a dictionary
-        kept.append("a new entry of a dictionary is written with a plus: +mixture.factors.okvqa=2.0")
+        key = next((line.split()[1] for line in kept if line.startswith("full_key:")), "mixture.factors.okvqa")
+        kept.append(f"a new entry of a dictionary is written with a plus: +{key}=...")
     return "\n  ".join(kept)

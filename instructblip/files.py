@@ -11,7 +11,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+NOT_JSON = (ValueError, RecursionError)  # also bytes that are no text, numbers too long, nesting too deep
 
 
 @contextmanager
@@ -53,26 +55,41 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Raises ValueError with file, line and remedy when the text is not JSON."""
+    text = read_text(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(text)
+    except NOT_JSON as error:
         raise ValueError(f"{path} is not valid JSON ({error}); it may be cut short: download it again") from error
+
+
+def read_text(path: Path) -> str:
+    """UTF-8, a byte order mark not counted. Raises ValueError naming the file when it is none, or cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}); download it again") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:
     """One value a line; raises ValueError with file, line number and remedy."""
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
+                    yield json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                except NOT_JSON as error:
                     raise ValueError(f"{path} line {number} is not valid JSON ({error}); download it again") from error
 
 
 def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Raises ValueError naming a file that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
 
 
 @contextmanager
@@ -80,10 +97,9 @@ def lock(path: Path, what: str) -> Iterator[None]:
     """Holds `path` against other processes; it is free again when the holder ends, however it ends.
 
     Temporary files that a killed holder left beside it are removed.
-    Raises ValueError naming host, process and job of the holder.
+    Raises ValueError naming host, process and job of the holder, or a folder that cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    with _appending(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -95,3 +111,11 @@ def lock(path: Path, what: str) -> Iterator[None]:
         file.flush()
         remove_leftovers(path.parent)
         yield
+
+
+def _appending(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{path.parent} cannot be written ({error.strerror})") from error

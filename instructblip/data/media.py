@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,9 @@ MAX_PIXELS = 64_000_000  # ours: the largest photographs of the 26 sources have 
 MAX_BYTES = 1 << 30  # ours: of a file or member that is read whole
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "BMP": "bmp", "TIFF": "tif"}
 ORIENTATION = 0x0112  # EXIF tag
+UNDECODABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)  # where Pillow only warns
 
 
 class BadMedia(Exception):
@@ -69,7 +73,7 @@ class RawPool:
             raise ValueError(
                 f"no folder {root} for the pictures of pool {name!r}; download "
                 f"{' '.join(download.url for download in facts.downloads) or 'them'} into it, "
-                f"or point paths.media.{name} at the folder you have"
+                f"or name the folder you have with +paths.media.{name}=DIR"
             )
         return cls(name, root, tuple(facts.layouts))
 
@@ -117,7 +121,7 @@ def decode(data: bytes) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadMedia("picture", f"{image.width}x{image.height} is over {MAX_PIXELS:,} pixels")
             return _decode(image, data)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UNDECODABLE as error:
         raise BadMedia("picture", f"cannot be decoded ({_why(error)})") from error
 
 
@@ -126,7 +130,7 @@ def extension(data: bytes) -> str:
     try:
         with Image.open(BytesIO(data)) as image:
             found = image.format
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UNDECODABLE as error:
         raise BadMedia("picture", f"cannot be opened ({_why(error)})") from error
     if found not in EXTENSIONS:
         raise BadMedia("picture", f"format {found} is not one of {', '.join(EXTENSIONS)}")

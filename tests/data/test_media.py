@@ -106,6 +106,17 @@ def test_a_bomb_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         decode(encoded(Image.new("RGB", (10, 10)), "PNG"))
 
 
+@pytest.mark.filterwarnings(
+    "error::PIL.Image.DecompressionBombWarning"
+)  # as importing media sets it; pytest resets filters
+def test_what_pillow_only_warns_of_is_an_error() -> None:
+    content = BytesIO()
+    Image.new("1", (9800, 9800)).save(content, "PNG")
+    for read in (decode, extension):
+        with pytest.raises(BadMedia, match="could be decompression bomb"):
+            read(content.getvalue())
+
+
 def test_real_photographs_decode_as_pillow_does(real: Path) -> None:
     paths = sorted((real / "images" / "coco").glob("*.jpg"))[:12]
     assert paths

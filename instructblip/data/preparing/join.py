@@ -13,7 +13,15 @@ import numpy as np
 
 from instructblip.config import PrepareConfig
 from instructblip.data.keys import KeySet, hashes
-from instructblip.data.preparing.manifest import LOST, Dropped, check_bad_share, check_count, open_manifest, table_facts
+from instructblip.data.preparing.manifest import (
+    LOST,
+    SHOWN,
+    Dropped,
+    check_bad_share,
+    check_count,
+    open_manifest,
+    table_facts,
+)
 from instructblip.data.preparing.parts import Part
 from instructblip.data.tables import table_path, write_rows
 from instructblip.files import lock, sha256, write_json
@@ -114,14 +122,16 @@ def _entry(recipe: Recipe, split: str, config: PrepareConfig, parts: Sequence[Wr
         for reason, facts in entry["dropped"].items():
             dropped.add(reason, facts["first"], facts["count"])
     pictures = {name: sum(entry["pictures"][name] for entry in entries) for name in ("wanted", "bad")}
+    first_bad = [reason for entry in entries for reason in entry["first_bad"]][:SHOWN]
     if config.check_counts:
         check_count(recipe, split, sum(entry["rows"] for entry in entries) + dropped.count[LOST])
-    check_bad_share(recipe, pictures["bad"], pictures["wanted"], config.max_bad_media, dropped.first.get(LOST, []))
+    check_bad_share(recipe, pictures["bad"], pictures["wanted"], config.max_bad_media, first_bad)
     return {
         "rows": 0,
         "official_rows": recipe.split(split).rows,
         "dropped": dropped.facts(),
         "pictures": pictures,
+        "first_bad": first_bad,
         "frames": next((entry["frames"] for entry in entries if entry["frames"]), None),
         "part": None,
         "sources": {name: digest for entry in entries for name, digest in sorted(entry["sources"].items())},

@@ -10,7 +10,7 @@ from typing import Any
 from instructblip.files import read_json, sha256
 from instructblip.recipes import Recipe
 
-SHOWN = 5  # names in an error, uids per reason
+SHOWN = 5  # names in an error, uids per reason, bad pictures
 LOST = "picture missing or broken"  # asked for again by the next run
 Manifest = dict[str, Any]
 
@@ -58,6 +58,13 @@ def check_count(recipe: Recipe, split: str, rows: int) -> None:
             f"{recipe.name}/{split} has {rows:,} rows where {official:,} are official: the download is not "
             f"complete or of another version; check_counts=false takes it as it is"
         )
+
+
+def check_any(recipe: Recipe, split: str, rows: int, dropped: Dropped) -> None:
+    """Raises ValueError when nothing is left of a split: its files are empty, or do not belong together."""
+    if not rows:
+        lost = ", ".join(f"{count:,} {reason}" for reason, count in dropped.count.items()) or "none is there"
+        raise ValueError(f"{recipe.name}/{split} has no row to prepare ({lost}): download its files again")
 
 
 def check_bad_share(recipe: Recipe, bad: int, pictures: int, allowed: float, reasons: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ from instructblip.data.preparing.fetch import Fetcher, fetching, useful_workers
 from instructblip.data.preparing.manifest import (
     LOST,
     Dropped,
+    check_any,
     check_bad_share,
     check_count,
     open_manifest,
@@ -85,6 +86,7 @@ class Tally:
     media: KeySet = field(default_factory=KeySet)  # one key a picture; of a clip that of its last frame
     clips: bool = False
     bad: int = 0
+    reasons: list[str] = field(default_factory=list)  # of the first bad ones
     written: array[int] = field(default_factory=lambda: array("q"))  # numbers of the rows in the table
 
 
@@ -102,6 +104,8 @@ def prepare(recipe: Recipe, split: str, config: PrepareConfig, progress: Progres
         if done and work.table.is_file() and _still_true(done, read_from, config):
             return {**done, "fresh": False}
         tally = _survey(work)
+        if work.part.whole:
+            check_any(recipe, split, tally.rows, tally.dropped)
         if work.part.whole and config.check_counts:
             check_count(recipe, split, tally.rows)
         rows = _write(work, tally)
@@ -174,7 +178,7 @@ def _kept(work: Work, tally: Tally, folder: Path) -> Iterator[Sample]:
                 else:
                     tally.written.append(number)
                     yield with_frames(sample, config.frames)
-    tally.bad = len(store.bad)
+    tally.bad, tally.reasons = len(store.bad), store.reasons
     check_bad_share(work.recipe, tally.bad, len(tally.media), config.max_bad_media, store.reasons)
 
 
@@ -201,6 +205,7 @@ def _entry(work: Work, tally: Tally, rows: int) -> dict[str, Any]:
         "official_rows": work.recipe.split(work.split).rows,
         "dropped": tally.dropped.facts(),
         "pictures": {"wanted": len(tally.media), "bad": tally.bad},
+        "first_bad": tally.reasons,
         "frames": work.config.frames if tally.clips else None,
         "table": table_facts(work.table),
         "part": None if part.whole else [part.number, part.of],

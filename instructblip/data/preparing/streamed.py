@@ -22,6 +22,7 @@ from instructblip.data.preparing.manifest import (
     LOST,
     SHOWN,
     Dropped,
+    check_any,
     check_bad_share,
     check_count,
     open_manifest,
@@ -58,6 +59,7 @@ def prepare_streamed(recipe: Recipe, split: str, config: PrepareConfig, progress
             "official_rows": recipe.split(split).rows,
             "dropped": stream.dropped.facts(),
             "pictures": {"wanted": len(stream.media), "bad": len(stream.bad)},
+            "first_bad": list(stream.bad.values())[:SHOWN],
             "table": table_facts(table),
             "sources": read_from,
         }
@@ -88,7 +90,8 @@ class Stream:
             shards.append(folder, self._good(new), self.config.shard_size)
 
     def check(self) -> None:
-        """Raises ValueError for a wrong number of rows, or too many bad pictures."""
+        """Raises ValueError for no or a wrong number of rows, or too many bad pictures."""
+        check_any(self.recipe, self.split, self.rows, self.dropped)
         if self.config.check_counts:
             check_count(self.recipe, self.split, self.rows)
         reasons = list(self.bad.values())[:SHOWN]

@@ -10,7 +10,7 @@ from typing import Any
 from instructblip.data.readers.base import Context, Drop, coco
 from instructblip.data.readers.scene_text import NOT_READ, rosetta_tokens
 from instructblip.data.sample import Answer, MediaRef, Sample, votes
-from instructblip.files import read_json
+from instructblip.files import read_json, read_text
 
 TOKEN_LINE = re.compile(r"(\d+)\.jpg#\d\t(.+)")
 UNLABELLED = "unlabelled"  # a split's `select`: the file has no captions, and none are missed
@@ -57,8 +57,8 @@ def karpathy_flickr30k(files: Sequence[Path], context: Context) -> Iterator[Samp
 def flickr30k_tokens(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]:
     """Flickr30K's own `results_20130124.token`: `<id>.jpg#<n>`, a tab and a caption a line, no splits."""
     captions: dict[str, list[str]] = {}
-    for number, line in enumerate(files[0].read_text(encoding="utf-8").splitlines(), start=1):
-        if found := TOKEN_LINE.fullmatch(line):
+    for number, line in enumerate(read_text(files[0]).removesuffix("\n").split("\n"), start=1):
+        if found := TOKEN_LINE.fullmatch(line.removesuffix("\r")):
             captions.setdefault(found[1], []).append(found[2])
         else:
             yield Drop(context.uid(f"line-{number}"), "not a line of <id>.jpg#<n>, tab, caption")

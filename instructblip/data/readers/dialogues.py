@@ -47,12 +47,12 @@ def visdial(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]:
         rounds = dialog["dialog"]
         for number, turn in enumerate(rounds, start=1):  # as `round_id` counts
             relevance = dense.pop((dialog["image_id"], number), [])
-            asked = questions[turn["question"]]
+            asked = _at(turn["question"], questions)
             if _wanted(turn, number == len(rounds), context):
                 slots = {"question": asked, "caption": dialog["caption"], "history": history}
                 yield _round(dialog["image_id"], number, slots, turn, answers, relevance, context)
             if "answer" in turn:
-                history = (*history, (asked, answers[turn["answer"]]))
+                history = (*history, (asked, _at(turn["answer"], answers)))
     for key, number in dense:
         yield Drop(context.uid(f"{key}#{number:02d}"), "relevance of a round that is not there")
 
@@ -78,13 +78,13 @@ def _round(
     context: Context,
 ) -> Sample | Drop:  # fmt: skip
     source_id = f"{key}#{number:02d}"
-    items = tuple(table[place] for place in turn["answer_options"])
+    items = tuple(_at(place, table) for place in turn["answer_options"])
     if relevance and len(relevance) != len(items):
         raise ValueError(f"{context.uid(source_id)} has {len(items)} options, but the relevance of {len(relevance)}")
     fields: dict[str, Any] = {}
     if UNLABELLED not in context.select:
-        said = table[turn["answer"]]
-        if items[turn["gt_index"]] != said:
+        said = _at(turn["answer"], table)
+        if _at(turn["gt_index"], items) != said:
             return Drop(context.uid(source_id), "the option at gt_index is not the answer")
         fields = {"answers": votes([said]), "gold": turn["gt_index"]}
     return context.sample(
@@ -96,3 +96,10 @@ def _round(
         meta={"round": number},
         **fields,
     )
+
+
+def _at(place: int, table: Sequence[str]) -> str:
+    """Raises IndexError below 0 as well, where Python counts from the end."""
+    if place < 0:
+        raise IndexError(f"place {place} of a table of {len(table):,}")
+    return table[place]

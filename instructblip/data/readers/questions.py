@@ -68,7 +68,7 @@ def aokvqa(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]:
             answers = (Answer(choices[gold]),) if teaches_choices else votes(direct)
         yield context.sample(
             row["question_id"],
-            MediaRef(context.pool, str(row["image_id"]), relpath=f"{row['split']}2017/{row['image_id']:012d}.jpg"),
+            MediaRef(context.pool, str(row["image_id"]), relpath=f"{row['split']}2017/{int(row['image_id']):012d}.jpg"),
             slots={"question": row["question"]},
             answers=answers,
             candidates=Candidates(tuple(choices)),

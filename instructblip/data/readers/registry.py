@@ -6,6 +6,7 @@ those of a pattern sorted by name, then the optional ones that are there.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -45,18 +46,25 @@ READERS: dict[str, Reader] = {
 def read(recipe: Recipe, split: str, raw: Path, files: Sequence[Path] | None = None) -> Iterator[Sample | Drop]:
     """Every row of a split, or of some of the `files` of its pattern.
 
-    Raises ValueError naming a missing file and where it comes from.
+    Raises ValueError naming a missing file and where it comes from, or what is wrong with a file's rows.
     """
     facts = recipe.split(split)
     files = files or sources(recipe, split, raw)
     reader = lookup(facts.reader, READERS, "reader")
+    rows = 0
     try:
-        yield from reader(files, Context(recipe.table, split, recipe.pool, recipe.form, tuple(facts.select)))
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        for row in reader(files, Context(recipe.table, split, recipe.pool, recipe.form, tuple(facts.select))):
+            rows += 1
+            yield row
+    except (KeyError, TypeError, IndexError, AttributeError, OverflowError, csv.Error) as error:
         raise ValueError(
             f"{recipe.name}/{split}: {files[0]} is not in the layout reader {facts.reader!r} knows "
-            f"({type(error).__name__}: {error})"
+            f"({type(error).__name__} after {rows:,} rows: {error})"
         ) from error
+    except ValueError as error:
+        if any(str(file) in str(error) for file in files):
+            raise
+        raise ValueError(f"{files[0]}, after {rows:,} rows: {error}") from error
 
 
 def sources(recipe: Recipe, split: str, raw: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from instructblip.data.readers.base import Context, Drop
 from instructblip.data.sample import MediaRef, Sample, votes
-from instructblip.files import read_json
+from instructblip.files import read_json, read_text
 
 ANNOTATORS = 5  # columns answer1 to answer5 of iVQA
 
@@ -55,5 +55,7 @@ def ivqa(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]:
 
 def _clip_names(path: Path) -> dict[str, str]:
     """`youtube_mapping.txt`: a clip's name and `vid{number}` a line, whose ends may be Windows'."""
-    rows = (line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    rows = [line.split() for line in read_text(path).splitlines() if line.strip()]
+    if wrong := [row for row in rows if len(row) != 2]:
+        raise ValueError(f"{path}: {' '.join(wrong[0])!r} is not a clip's name and number; download it again")
     return {number: name for name, number in rows}

@@ -143,10 +143,29 @@ def test_a_bad_picture_is_refused_or_left_out(make: Make, tmp_path: Path, damage
 
     entry = run(make("max_bad_media=0.05"))
     lost = entry["dropped"]["picture missing or broken"]
+    assert victim.name in entry["first_bad"][0], "why it was left out is kept"
     assert lost["count"] == 3 and entry["rows"] + 3 == len(read_questions(tmp_path))
     victim.write_bytes(whole)
     entry = run(make())
     assert entry["fresh"] and not entry["dropped"], "what was missing is asked for again"
+
+
+def test_a_split_of_nothing_is_refused(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "raw/vqav2/v2_mscoco_train2014_annotations.json"
+    path.write_text(json.dumps({"annotations": []}))
+    with pytest.raises(ValueError, match=r"vqav2/train has no row to prepare \(\d+ question without annotation\)"):
+        run(make())
+
+
+def test_what_cannot_be_read_or_written_is_named(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file/tables/vqav2 cannot be written \(Not a directory\)"):
+        run(make(f"paths.data={tmp_path}/file"))
+    path = tmp_path / "raw/vqav2/v2_mscoco_train2014_annotations.json"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match=r"annotations\.json cannot be read \(Is a directory\)"):
+        run(make())
 
 
 def read_questions(tmp_path: Path) -> list[Any]:

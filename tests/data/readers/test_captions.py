@@ -96,11 +96,14 @@ def test_flickr30k_refuses_names_that_are_not_its_own(tmp_path: Path) -> None:
 
 
 def test_flickr30k_tokens(tmp_path: Path) -> None:
-    lines = ["10.jpg#0\tA man .", "10.jpg#1\tHe .", "12.jpg#0\tNone", "12.jpg#1 no tab", "12.jpg#1\t"]
+    lines = ["10.jpg#0\tA man .", "10.jpg#1\tHe\u2028is .\r", "12.jpg#0\tNone", "12.jpg#1 no tab", "12.jpg#1\t"]
     (tmp_path / "flickr30k").mkdir()
     (tmp_path / "flickr30k/results_20130124.token").write_text("\n".join(lines) + "\n")
     samples, dropped = items("flickr30k", "all", tmp_path)
-    assert {sample.media[0].key: texts(sample) for sample in samples} == {"10": ["A man .", "He ."], "12": ["None"]}
+    assert {sample.media[0].key: texts(sample) for sample in samples} == {
+        "10": ["A man .", "He\u2028is ."],
+        "12": ["None"],
+    }
     assert set(dropped) == {"flickr30k/all/line-4", "flickr30k/all/line-5"}
 
 

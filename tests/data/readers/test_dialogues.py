@@ -208,6 +208,15 @@ def test_a_gold_option_that_is_not_the_answer_is_named(tmp_path: Path) -> None:
     assert dropped == {"visdial/val/1#01": "the option at gt_index is not the answer"}
 
 
+@pytest.mark.parametrize("name", ["question", "answer", "gt_index"])
+def test_a_place_before_the_first_is_refused(tmp_path: Path, name: str) -> None:
+    dialog = visdial_dialog(1, [(0, 1), (1, 2)])
+    dialog["dialog"][0][name] = -1
+    visdial_file(tmp_path, [dialog])
+    with pytest.raises(ValueError, match="place -1"):
+        items("visdial", "val", tmp_path)
+
+
 def test_questions_get_their_mark_in_the_wording_and_not_in_the_data(tmp_path: Path) -> None:
     visdial_file(tmp_path, [visdial_dialog(1, [(0, 1), (1, 2)])])
     first, second = items("visdial", "val", tmp_path)[0]
