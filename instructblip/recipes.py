@@ -139,6 +139,14 @@ class Recipe:
         """The template family a split is worded with."""
         return self.split(split).templates or self.templates or ""
 
+    def evaluated(self) -> list[str]:
+        """The splits that are scored: of the protocol and of each of its variants."""
+        if self.evaluation is None:
+            return []
+        profile = next(iter(self.evaluation.prompts))
+        variants = [None, *self.evaluation.variants]
+        return list(dict.fromkeys(self.protocol(profile, variant).split for variant in variants))
+
     def protocol(self, prompts: str, variant: str | None = None) -> Evaluation:
         """The evaluation protocol or a variant of it, checked to have the prompt profile `prompts`."""
         if self.evaluation is None:

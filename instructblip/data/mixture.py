@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
@@ -144,28 +144,35 @@ class EvenDraw(DatasetDraw):
         heapify(self._may)
 
     def datasets(self, first: int, last: int) -> INTEGERS:
-        for drawn in range(len(self._order), last):
-            while self._later and self._later[0][0] <= drawn + 1:
-                start, dataset = heappop(self._later)
-                heappush(self._may, (start + self._gap[dataset], dataset))
-            due, dataset = heappop(self._may)
-            self._order.append(dataset)
-            heappush(self._later, (due, dataset))
+        may, later, gap, order = self._may, self._later, self._gap, self._order  # a million turns: local names
+        for drawn in range(len(order) + 1, last + 1):
+            while later and later[0][0] <= drawn:
+                start, dataset = heappop(later)
+                heappush(may, (start + gap[dataset], dataset))
+            due, dataset = heappop(may)
+            order.append(dataset)
+            heappush(later, (due, dataset))
         return np.frombuffer(self._order[first:last], dtype=np.uint16).astype(np.int64)
 
 
 def deal(costs: Sequence[int], ranks: int, micro_batch_size: int) -> list[list[list[int]]]:
-    """`[rank][micro-batch]` -> positions of the step, so that each micro-batch costs about the same.
+    """`[rank][micro-batch]` -> positions of the step, so that ranks cost about the same, and micro-batches of a rank.
 
     Every rank gets the same number of micro-batches; one may be empty when there are fewer samples than places. Which
     samples the step contains does not depend on the deal, and each micro-batch keeps the step's order.
     """
-    per_rank = math.ceil(len(costs) / (ranks * micro_batch_size))
-    bins: list[list[int]] = [[] for _ in range(ranks * per_rank)]
-    load = [0] * len(bins)
-    for position in sorted(range(len(costs)), key=lambda position: -costs[position]):
-        free = [number for number in range(len(bins)) if len(bins[number]) < micro_batch_size]
-        lightest = min(free, key=lambda number: (load[number], number))
-        bins[lightest].append(position)
-        load[lightest] += costs[position]
-    return [[sorted(bins[rank + micro * ranks]) for micro in range(per_rank)] for rank in range(ranks)]
+    micros = math.ceil(len(costs) / (ranks * micro_batch_size))
+    shares = _shared(range(len(costs)), costs, ranks, micros * micro_batch_size)
+    return [[sorted(batch) for batch in _shared(share, costs, micros, micro_batch_size)] for share in shares]
+
+
+def _shared(positions: Iterable[int], costs: Sequence[int], shares: int, most: int) -> list[list[int]]:
+    """The positions in `shares` lists of at most `most`: the costliest first, each to the cheapest list so far."""
+    lists: list[list[int]] = [[] for _ in range(shares)]
+    open_lists = [(0, number) for number in range(shares)]  # heap of (cost, list) with places left
+    for position in sorted(positions, key=lambda position: (-costs[position], position)):
+        cost, number = heappop(open_lists)
+        lists[number].append(position)
+        if len(lists[number]) < most:
+            heappush(open_lists, (cost + costs[position], number))
+    return lists

@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
 )
 NAME = re.compile(r"[\w\-%]{1,90}", re.ASCII)  # a tar member `name.jpg`: no folders, no second dot, one header block
 BLOCK = 512  # bytes of a tar
+AGAIN = "delete index and tar, and the tables of the recipes that show its pictures, and run prepare.py again"
 
 
 class MediaPool:
@@ -73,7 +74,10 @@ class MediaPool:
         file, offset, length, digest = (
             self._index[name][row].as_py() for name in ("file", "offset", "length", "sha256")
         )
-        data = os.pread(self._descriptor(file), length, offset)
+        try:
+            data = os.pread(self._descriptor(file), length, offset)
+        except OSError as error:
+            raise BadMedia(f"{self.folder / file} at byte {offset}", f"cannot be read ({error.strerror})") from error
         if hashlib.sha256(data).hexdigest() != digest:
             raise BadMedia(f"{self.folder / file} at byte {offset}", f"is not the picture {key!r} that was indexed")
         return data
@@ -227,15 +231,14 @@ def open_index(path: Path) -> pa.Table:
     """The memory-mapped index, after checking that its tar is there and has the size it was made for."""
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a media index ({error}); delete it and its tar, and prepare again") from error
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is not a media index ({error}); {AGAIN}") from error
+    if not table.schema.equals(SCHEMA):
+        raise ValueError(f"{path} is not a media index, its columns are {', '.join(table.column_names)}; {AGAIN}")
     expected = int((table.schema.metadata or {}).get(b"container_bytes", b"0"))
     if expected:
         tar = path.with_suffix(".tar")
         size = tar.stat().st_size if tar.exists() else 0
         if size != expected:
-            raise ValueError(
-                f"{tar} has {size:,} bytes where its index was made for {expected:,}; "
-                f"delete both files and run prepare.py again"
-            )
+            raise ValueError(f"{tar} has {size:,} bytes where its index was made for {expected:,}; {AGAIN}")
     return table

@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 from datasets import Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 
@@ -20,6 +21,8 @@ from instructblip.files import read_json, replacing
 from instructblip.recipes import Recipe
 
 TEXT = Value("string")
+BATCH = 5000  # rows together in a file (ours): opening reads a header of each, 14 million rows have 2,800
+END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
 FEATURES = Features(
     {
         "uid": TEXT,
@@ -40,7 +43,7 @@ FEATURES = Features(
 
 
 class Table:
-    """A prepared split. Raises ValueError naming the command that writes it when it is not there, or empty.
+    """A prepared split. Raises ValueError naming the command that writes it when it is not there, not whole, or empty.
 
     `asked_as` names the question generation recipe whose view of the table this is; `kept` are the rows it has left.
     """
@@ -49,7 +52,7 @@ class Table:
         if not path.is_file():
             raise ValueError(f"no table {path}; write it with `python prepare.py recipe={path.parent.name}`")
         self.path, self.asked_as = path, asked_as
-        rows = datasets.Dataset.from_file(str(path))
+        rows = _opened(path)
         self._rows = rows if kept is None else rows.select(kept)
         self._chars = self._rows.select_columns(["instruction_chars", "response_chars"]).with_format("numpy")
         if not len(self._rows):
@@ -59,8 +62,16 @@ class Table:
         return len(self._rows)
 
     def sample(self, row: int) -> Sample:
-        sample = from_row(self._rows[row])
+        try:
+            sample = from_row(self._rows[row])
+        except (ValueError, TypeError, KeyError, pa.ArrowException) as error:
+            raise ValueError(f"row {row} of {_again(self.path, f'is damaged ({error})')}") from error
         return question_generation(sample, self.asked_as) if self.asked_as else sample
+
+    def shown(self, rows: np.ndarray) -> list[tuple[str, str]]:
+        """(pool, key) of every picture that the given rows show, without reading the text."""
+        picked = self._rows.select_columns(["media"])[rows.tolist()]["media"]
+        return [(ref["pool"], ref["key"]) for refs in picked for ref in refs if ref["role"] == "main"]
 
     @property
     def split(self) -> str:
@@ -87,6 +98,33 @@ def manifest_hash(data: Path, recipe: str, split: str) -> str:
     return str(entry["table"]["sha256"])
 
 
+def _opened(path: Path) -> datasets.Dataset:
+    """The memory-mapped rows. Raises ValueError for a file that is cut, or another one than was written here.
+
+    A stream of Arrow batches that ends between two of them reads as a shorter one, so its end and size are checked.
+    """
+    size, manifest = path.stat().st_size, path.with_name("manifest.json")
+    entry = read_json(manifest)["splits"].get(path.stem) if manifest.is_file() else None
+    written = entry["table"].get("bytes", size) if entry else size
+    if size != written:
+        raise ValueError(_again(path, f"has {size:,} bytes where its manifest.json says {written:,}"))
+    with path.open("rb") as file:
+        file.seek(max(0, size - len(END)))
+        if file.read() != END:
+            raise ValueError(_again(path, "is not a table, or is cut short"))
+    try:
+        rows = datasets.Dataset.from_file(str(path))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(_again(path, f"is not a table ({error})")) from error
+    if rows.features != FEATURES:
+        raise ValueError(_again(path, f"is a table of other columns: {', '.join(rows.features)}"))
+    return rows
+
+
+def _again(path: Path, wrong: str) -> str:
+    return f"{path} {wrong}; delete it and prepare it again with `python prepare.py recipe={path.parent.name}`"
+
+
 def write_table(path: Path, samples: Iterable[Sample]) -> int:
     """Writes the table whole or not at all; returns its number of rows."""
     return write_rows(path, map(to_row, samples))
@@ -95,7 +133,7 @@ def write_table(path: Path, samples: Iterable[Sample]) -> int:
 def write_rows(path: Path, content: Iterable[dict[str, Any]]) -> int:
     """`write_table` for what `to_row` gave."""
     with replacing(path) as temporary:
-        writer = ArrowWriter(path=str(temporary), features=FEATURES, writer_batch_size=1000)
+        writer = ArrowWriter(path=str(temporary), features=FEATURES, writer_batch_size=BATCH)
         for row in content:
             writer.write(row)
         rows, _ = writer.finalize()

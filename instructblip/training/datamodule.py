@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -14,17 +16,22 @@ from instructblip import recipes as recipe_files
 from instructblip.choices import Leakage
 from instructblip.config import TrainConfig
 from instructblip.data.collate import Batch, Collator
+from instructblip.data.evaluated import read_by_content, read_by_name
 from instructblip.data.leakage.audit import strict_rows
-from instructblip.data.lineage import Seen, refuse_leaks
+from instructblip.data.lineage import Seen, refuse_evaluated, refuse_inherited, refuse_leaks
 from instructblip.data.mixture import Source, Stream
+from instructblip.data.shards import MediaPool
 from instructblip.data.shares import incomplete, shares
 from instructblip.data.steps import Place, Reader, Step, Steps, stream_hash
 from instructblip.data.tables import Table, manifest_hash
 from instructblip.data.templates import templates
+from instructblip.models.paths import init_paths
 from instructblip.models.tokenizers import tokenizers
 from instructblip.recipes import Recipe, fingerprint
+from instructblip.training.checkpoint import inherited
 
 HASHED_STEPS = 20  # of the stream: runs that differ here saw different data
+LOOKED_UP = 256  # rows of each table whose pictures are looked for at the start (ours); all others when they are read
 WORKER_TIMEOUT = 300  # seconds without a step before a hung data worker is an error
 
 
@@ -36,19 +43,22 @@ class TrainingSet:
     tables: list[Table]
     manifests: list[str]
     stream: Stream
+    leaks: list[list[str]]  # of each recipe, the evaluated splits its rows are taken from; only with allow_leak
 
     @property
     def names(self) -> list[str]:
         return [recipe.name for recipe in self.recipes]
 
     def lineage(self, steps: int) -> list[Seen]:
-        """What the first `steps` steps drew."""
-        return [
-            Seen(recipe.name, table.split, manifest, len(table), int(drawn))
-            for recipe, manifest, table, drawn in zip(
-                self.recipes, self.manifests, self.tables, self.stream.drawn(steps), strict=True
-            )
-        ]
+        """What the first `steps` steps drew, also under the names of the evaluated splits it was taken from."""
+        seen = []
+        for place, drawn in enumerate(self.stream.drawn(steps).tolist()):
+            recipe, table = self.recipes[place], self.tables[place]
+            known = recipe.name in recipe_files.names()  # elsewhere, a view of the user's is its parent
+            names = [f"{recipe.name if known else recipe.table}/{table.split}", *self.leaks[place]]
+            splits = [name.split("/") for name in names]
+            seen += [Seen(name, split, self.manifests[place], len(table), drawn) for name, split in splits]
+        return seen
 
 
 def mixture_recipes(config: TrainConfig) -> list[Recipe]:
@@ -57,7 +67,9 @@ def mixture_recipes(config: TrainConfig) -> list[Recipe]:
     if absent:
         raise ValueError(f"mixture {config.mixture.name} has no recipe yet for {', '.join(absent)}")
     chosen = [recipe_files.load(name) for name in names]
-    refuse_leaks(chosen, config.partition, config.purpose, config.allow_leak)
+    refuse_leaks(chosen, config.partition, config.purpose, config.allow_leak, config.mixture.splits)
+    begun = {path: inherited([path]) for path in init_paths(config.model)}
+    refuse_inherited(begun, config.partition, config.purpose, config.allow_leak)
     return chosen
 
 
@@ -69,12 +81,20 @@ def training_set(config: TrainConfig) -> TrainingSet:
         raise ValueError(lacking)
     opened = [_open(config, recipe) for recipe in chosen]
     tables = [table for table, _ in opened]
+    leaks = [_leaks(config, recipe, table.split) for recipe, table in zip(chosen, tables, strict=True)]
     sources = [
         Source(share.recipe.name, len(table), len(templates(share.recipe.wordings(table.split))), share.probability)
         for share, table in zip(asked, tables, strict=True)
     ]
     stream = Stream(sources, config.seed, config.batch_size, config.group_size, config.mixture.draw)
-    return TrainingSet(chosen, tables, [manifest for _, manifest in opened], stream)
+    return TrainingSet(chosen, tables, [manifest for _, manifest in opened], stream, leaks)
+
+
+def _leaks(config: TrainConfig, recipe: Recipe, split: str) -> list[str]:
+    """Evaluated splits the rows are taken from, by name or as a copy. Raises ValueError unless that is allowed."""
+    copied = read_by_content(recipe, split, Path(config.paths.data))
+    refuse_evaluated(recipe, copied, config.allow_leak)
+    return list(dict.fromkeys([*read_by_name(recipe, split), *copied]))
 
 
 def _open(config: TrainConfig, recipe: Recipe) -> tuple[Table, str]:
@@ -100,6 +120,8 @@ class StepData(LightningDataModule):
         self.config, self.data, self.collator, self.first = config, data, collator, first
         media, size = Path(config.paths.data) / "media", config.model.vision.image_size
         self.reader = Reader(data.stream, data.recipes, data.tables, media, config.transforms, size)
+        for table in data.tables:
+            check_pictures(table, self.reader.pools)
 
     def facts(self) -> dict[str, Any]:
         """What was trained on: recipe and table hashes, and the hash of the stream's first steps."""
@@ -129,4 +151,17 @@ class StepData(LightningDataModule):
             num_workers=workers,
             timeout=WORKER_TIMEOUT if workers else 0,
             pin_memory=self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
+        )
+
+
+def check_pictures(table: Table, pools: Mapping[str, MediaPool]) -> None:
+    """Raises ValueError when pictures of rows spread over the table are in no pool, as when an index was lost."""
+    rows = np.unique(np.linspace(0, len(table) - 1, LOOKED_UP).astype(np.int64))
+    shown = table.shown(rows)
+    lacking = [f"{pool}/{key}" for pool, key in shown if pool not in pools or key not in pools[pool]]
+    if lacking:
+        raise ValueError(
+            f"{len(lacking):,} of {len(shown):,} pictures looked up for {table.path} are not in the media pool, the "
+            f"first is {lacking[0]}: a shard or its index (.arrow) is missing. Put it back, or delete the table and "
+            f"prepare it again"
         )

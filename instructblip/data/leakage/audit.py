@@ -38,7 +38,7 @@ def audit(
 
     Raises ValueError when nothing of one side is prepared, or the extra `audit` is not installed.
     """
-    sides = [_splits(training, training_splits, data), _splits(evaluated, evaluation_splits, data)]
+    sides = [_splits(training, training_splits, data), _splits(evaluated, Recipe.evaluated, data)]
     for tables, what in zip(sides, ("training", "evaluation"), strict=True):
         if not tables:
             raise ValueError(f"no {what} split is prepared in {data}: run prepare.py with the same recipes first")
@@ -49,21 +49,12 @@ def audit(
     pairs = duplicates(catalogue, _pictures(trained), _pictures(tested), distance)
     overlaps = [overlap(one, other, pairs) for one in trained for other in tested]
     kept = {side.name: kept_rows(side, pairs) for side in trained}
-    lacking = [*_lacking(training, training_splits, data), *_lacking(evaluated, evaluation_splits, data)]
+    lacking = [*_lacking(training, training_splits, data), *_lacking(evaluated, Recipe.evaluated, data)]
     return _write(data, overlaps, kept, read, lacking, distance)
 
 
 def training_splits(recipe: Recipe) -> list[str]:
     return recipe.train[:1]
-
-
-def evaluation_splits(recipe: Recipe) -> list[str]:
-    """The split of the protocol and of each of its variants."""
-    if recipe.evaluation is None:
-        return []
-    variants = [None, *recipe.evaluation.variants]
-    profile = next(iter(recipe.evaluation.prompts))
-    return list(dict.fromkeys(recipe.protocol(profile, variant).split for variant in variants))
 
 
 def strict_rows(data: Path, recipe: str, split: str) -> np.ndarray:

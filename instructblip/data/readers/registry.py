@@ -40,6 +40,7 @@ READERS: dict[str, Reader] = {
     "vizwiz": questions.vizwiz,
     "vqa": questions.vqa,
     "vsr": choices.vsr,
+    "webdataset": web.webdataset,
 }
 
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import tarfile
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
+from instructblip.data.keys import key_hash
 from instructblip.data.readers.base import Context, Drop
 from instructblip.data.sample import MediaRef, Sample, votes
 from instructblip.files import read_json
 
 BATCH = 4096  # ours: rows in memory at a time
+PICTURES = {"jpg", "jpeg", "png", "webp", "gif", "bmp"}
+END = 1024  # bytes of zero, or more, at a tar's end
+MAX_CAPTION = 1 << 20  # bytes (ours)
 COLUMNS = ("key", "url", "status", "error_message")
 CAUSES = {  # of img2dataset's error messages; few, so that a manifest can count them
     r"timed out": "timed out",
@@ -59,6 +66,59 @@ def llava_pretrain(files: Sequence[Path], context: Context) -> Iterator[Sample |
         relpath = f"LLaVA-Pretrain/images/{row['image']}"  # apart from an own download, which has such names as well
         picture = MediaRef(context.pool, PurePosixPath(row["image"]).stem, relpath=relpath)
         yield context.sample(number, picture, answers=votes([turns[1]["value"]]))
+
+
+def webdataset(files: Sequence[Path], context: Context) -> Iterator[Sample | Drop]:
+    """Tars of pictures with a caption each, in a text file or as `caption` of a JSON file of the picture's name.
+
+    What stands before the first dot of a member's name is the key, and its members stand together. The pictures are
+    read where they lie, so the tars belong below the pool's folder (`source` and `pool` are the same).
+    """
+    for path in files:
+        for key, found, caption in _captioned(path):
+            pictures = sorted(PICTURES & set(found))
+            if not pictures or not caption:
+                yield Drop(context.uid(f"{path.stem}/{key}"), "no caption" if pictures else "no picture")
+                continue
+            relpath = f"{path.name}/{found[pictures[0]].name}"
+            picture = MediaRef(context.pool, f"{path.stem}-{key_hash(relpath):016x}", relpath=relpath)
+            yield context.sample(f"{path.stem}/{key}", picture, answers=votes([caption]))
+
+
+def _captioned(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], str]]:
+    """Key, members by extension and caption of each entry. Raises ValueError naming a tar that is cut or is none."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for key, members in groupby(iter(tar.next, None), lambda member: stem(member.name)):
+                found = {member.name[len(key) + 1 :].lower(): member for member in members if member.isreg()}
+                yield key, found, _caption(tar, found)
+                tar.members.clear()  # type: ignore[attr-defined]  # a tar may hold millions
+            if not _has_end(path):  # tarfile takes one that is cut between two members for a shorter one
+                raise tarfile.ReadError("it has no end")
+    except (tarfile.TarError, OSError, EOFError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a whole tar of pictures and captions ({error}); download it again") from error
+
+
+def _has_end(path: Path) -> bool:
+    """Whether the two empty blocks stand there that end a tar."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - END))
+        return file.read() == bytes(END)
+
+
+def stem(name: str) -> str:
+    """A member's key, folders and all."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.split(".", 1)[0]
+
+
+def _caption(tar: tarfile.TarFile, found: dict[str, tarfile.TarInfo]) -> str:
+    """The text of a picture; empty when it has none."""
+    for kind in ("txt", "caption", "json"):
+        if (member := found.get(kind)) and (file := tar.extractfile(member)):
+            text = file.read(MAX_CAPTION).decode("utf-8", "replace")
+            return (json.loads(text).get("caption") or "").strip() if kind == "json" else text.strip()
+    return ""
 
 
 def cause(message: str | None) -> str:

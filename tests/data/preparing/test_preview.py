@@ -14,9 +14,11 @@ import pytest
 from instructblip import recipes
 from instructblip.config import PrepareConfig
 from instructblip.data.collate import Collator
+from instructblip.data.preparing.manifest import table_facts
 from instructblip.data.preparing.preview import Previewer
-from instructblip.data.sample import Answer, Candidates
+from instructblip.data.sample import Answer, Candidates, Sample
 from instructblip.data.tables import Table, table_path, write_table
+from instructblip.files import read_json, write_json
 from instructblip.models.tokenizers import is_encoder_decoder, tokenizers
 from tests.conftest import World, composed
 
@@ -31,6 +33,15 @@ def config(world: World, data: Path, *overrides: str) -> PrepareConfig:
 def page(recipe: str, config: PrepareConfig, *splits: str) -> str:
     collator = Collator.of(config.model, tokenizers(config.model), is_encoder_decoder(config.model.llm))
     return Previewer(recipes.load(recipe), config, collator).write(splits).read_text()
+
+
+def put(path: Path, sample: Sample) -> None:
+    """The Sample in place of a prepared split's rows."""
+    write_table(path, [sample])
+    manifest = path.with_name("manifest.json")
+    facts = read_json(manifest)
+    facts["splits"][path.stem]["table"] = table_facts(path)
+    write_json(manifest, facts)
 
 
 def tokens(text: str, kind: str) -> list[str]:
@@ -77,7 +88,7 @@ def test_data_cannot_become_html(world: World, tmp_path: Path) -> None:
         sample, uid=f"vqav2/train/{bad}", slots={"question": bad}, answers=(Answer(bad, 1, (bad,), bad),),
         candidates=Candidates((bad, bad)), gold=0, meta={bad: bad},
     )  # fmt: skip
-    write_table(path, [planted])
+    put(path, planted)
     text = page("vqav2", settings, "train")
     assert "<script" not in text and "onerror=alert" in text and "<img src=x" not in text
     assert "{{ 7 * 7 }}" in html.unescape(text), "data is no template either"
@@ -88,7 +99,7 @@ def test_a_lost_picture_is_said(world: World, tmp_path: Path) -> None:
     settings = config(world, tmp_path, "preview_rows=1")
     path = table_path(tmp_path, "vqav2", "train")
     sample = Table(path).sample(0)
-    write_table(path, [replace(sample, media=(replace(sample.media[0], key="gone"),))])
+    put(path, replace(sample, media=(replace(sample.media[0], key="gone"),)))
     assert "coco/gone: not in the media pool" in page("vqav2", settings, "train")
 
 
