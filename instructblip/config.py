@@ -5,7 +5,7 @@ A number that stands here as a default is the paper's or LAVIS' (source beside i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from omegaconf import MISSING
@@ -151,10 +151,24 @@ class MixtureConfig:
 
 @dataclass
 class TransformsConfig:
-    """Training crops and flips (PAPER C.4); evaluation squashes to the image size."""
+    """Training crops, flips and RandAugment (PAPER C.4); evaluation squashes to the image size.
 
-    crop_scale: list[float] = field(default_factory=lambda: [0.5, 1.0])
+    Crops and flips falsify what a question says of left and right, of counts and of printed words.
+    """
+
+    crop_scale: list[float] = field(default_factory=lambda: [0.5, 1.0])  # share of the area
     flip: float = 0.5
+    rand_augment: int = 0  # operations a picture; LAVIS draws 2 for FlanT5, none for Vicuna
+    rand_augment_level: int = 5  # of 10, LAVIS
+    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)  # recipe -> fields it has otherwise
+
+    def of(self, recipe: str) -> TransformsConfig:
+        """What holds for one recipe. Raises ValueError naming a field there is not."""
+        own = self.recipes.get(recipe, {})
+        known = [name for name in vars(self) if name != "recipes"]
+        if unknown := sorted(set(own) - set(known)):
+            raise ValueError(f"transforms.recipes.{recipe} sets {', '.join(unknown)}; it may set {', '.join(known)}")
+        return replace(self, **own, recipes={})
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from instructblip import pools
@@ -112,7 +113,12 @@ class RawPool:
 
 
 def decode(data: bytes) -> Image.Image:
-    """An upright RGB picture from the bytes of a file; the content decides the format, not the name.
+    """`decoded` as Pillow's picture."""
+    return Image.fromarray(decoded(data))
+
+
+def decoded(data: bytes) -> NDArray[np.uint8]:
+    """An upright RGB picture, (H, W, 3), from the bytes of a file; the content decides the format, not the name.
 
     EXIF orientation is honoured, transparency goes onto white. Raises BadMedia.
     """
@@ -120,7 +126,10 @@ def decode(data: bytes) -> Image.Image:
         with Image.open(BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadMedia("picture", f"{image.width}x{image.height} is over {MAX_PIXELS:,} pixels")
-            return _decode(image, data)
+            upright = image.getexif().get(ORIENTATION, 1) == 1
+            if image.format == "JPEG" and image.mode == "RGB" and upright:
+                return simplejpeg.decode_jpeg(data)  # same pixels as Pillow, faster
+            return np.array(_rgb(image))
     except UNDECODABLE as error:
         raise BadMedia("picture", f"cannot be decoded ({_why(error)})") from error
 
@@ -142,10 +151,7 @@ def _why(error: Exception) -> str:
     return "no known format" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
-def _decode(image: Image.Image, data: bytes) -> Image.Image:
-    upright = image.getexif().get(ORIENTATION, 1) == 1
-    if image.format == "JPEG" and image.mode == "RGB" and upright:
-        return Image.fromarray(simplejpeg.decode_jpeg(data))  # same pixels as Pillow, faster
+def _rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):  # 16-bit grey: Pillow's own conversion clips instead of scaling
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")

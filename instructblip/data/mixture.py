@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +44,7 @@ class Pick:
     row: int
     template: int
     answer: float  # in [0, 1): where on the annotators' votes
-    augmentation: int  # 64-bit seed of crop and flip
+    augmentation: int  # 64-bit seed of crop, flip and RandAugment
 
 
 class Stream:
@@ -63,22 +65,24 @@ class Stream:
 
     def step(self, number: int) -> list[Pick]:
         first = number * self.groups_per_step
-        counts = self._draw.counts_before(first)
-        picks: list[Pick] = []
-        for source in self._draw.datasets(first, first + self.groups_per_step):
-            picks += self._group(int(source), int(counts[source]) * self.group_size)
-            counts[source] += 1
-        return picks
+        starts = self._draw.counts_before(first) * self.group_size
+        datasets = self._draw.datasets(first, first + self.groups_per_step).tolist()
+        picks = {
+            source: iter(self._picks(source, int(starts[source]), groups * self.group_size))
+            for source, groups in Counter(datasets).items()
+        }
+        return [pick for source in datasets for pick in islice(picks[source], self.group_size)]
 
     def drawn(self, steps: int) -> INTEGERS:
         """(D,) samples taken from each dataset in the first `steps` steps: the interval of its permutation."""
         return self._draw.counts_before(steps * self.groups_per_step) * self.group_size
 
-    def _group(self, source: int, start: int) -> list[Pick]:
+    def _picks(self, source: int, start: int, number: int) -> list[Pick]:
+        """What a dataset's counter gives from `start` on."""
         facts = self.sources[source]
-        position = np.arange(start, start + self.group_size, dtype=np.uint64)
-        rows = np.empty(self.group_size, dtype=np.int64)
-        for epoch in range(start // facts.rows, (start + self.group_size - 1) // facts.rows + 1):
+        position = np.arange(start, start + number, dtype=np.uint64)
+        rows = np.empty(number, dtype=np.int64)
+        for epoch in range(start // facts.rows, (start + number - 1) // facts.rows + 1):
             inside = position // np.uint64(facts.rows) == epoch
             local = position[inside] - np.uint64(epoch * facts.rows)
             rows[inside] = keyed.permute(self._key(facts, f"epoch {epoch}"), local, facts.rows)

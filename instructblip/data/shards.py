@@ -21,25 +21,16 @@ import numpy as np
 import pyarrow as pa
 
 from instructblip.data.keys import HASHES, key_hash
+from instructblip.data.lookup import ROW_BITS, SCHEMA, open_index, sorted_keys
 from instructblip.data.media import BadMedia, Place, extension
 from instructblip.files import replacing, sync
 
 os.environ["WDS_SECURE"] = "1"  # before webdataset is imported: no pickles, no shell in URLs
 import webdataset as wds
 
-SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("hash", pa.uint64()),  # of the key, so that an index is searched without building a dictionary
-        ("file", pa.string()),  # relative to the pool's folder; absolute where a folder is linked
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("sha256", pa.string()),
-    ]
-)
 NAME = re.compile(r"[\w\-%]{1,90}", re.ASCII)  # a tar member `name.jpg`: no folders, no second dot, one header block
 BLOCK = 512  # bytes of a tar
-AGAIN = "delete index and tar, and the tables of the recipes that show its pictures, and run prepare.py again"
+MAX_OPEN = 256  # files of a pool (ours): processes may have 1,024 by default, over all pools
 
 
 class MediaPool:
@@ -50,14 +41,11 @@ class MediaPool:
 
     def __init__(self, folder: Path, indices: Sequence[Path] = ()) -> None:
         self.folder = folder
-        indices = indices or index_paths(folder)
-        if not indices:
+        self._indices = list(indices) or index_paths(folder)
+        if not self._indices:
             raise ValueError(f"no media index in {folder}; write it with `python prepare.py recipe=...`")
-        tables = [open_index(path) for path in indices]
-        self._index = pa.concat_tables(tables)
-        hashes = np.concatenate([table["hash"].to_numpy() for table in tables])
-        self._order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[self._order]
+        self._hashes, self._places = sorted_keys(folder, self._indices)
+        self._opened: dict[int, pa.Table] = {}
         self._files: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -68,12 +56,11 @@ class MediaPool:
 
     def read(self, key: str) -> bytes:
         """The picture's file content. Raises BadMedia when the key is unknown or the bytes are not those indexed."""
-        row = self._row(key)
-        if row is None:
+        found = self._row(key)
+        if found is None:
             raise BadMedia(f"{self.folder.name}/{key}", "not in the media pool")
-        file, offset, length, digest = (
-            self._index[name][row].as_py() for name in ("file", "offset", "length", "sha256")
-        )
+        index, row = found
+        file, offset, length, digest = (index[name][row].as_py() for name in ("file", "offset", "length", "sha256"))
         try:
             data = os.pread(self._descriptor(file), length, offset)
         except OSError as error:
@@ -83,23 +70,35 @@ class MediaPool:
         return data
 
     def __getstate__(self) -> dict[str, object]:
-        return {"folder": self.folder}  # workers open their own file descriptors
+        return {"folder": self.folder, "indices": self._indices}  # workers open their own file descriptors
 
-    def __setstate__(self, state: dict[str, Path]) -> None:
-        self.__init__(state["folder"])  # type: ignore[misc]
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
-    def _row(self, key: str) -> int | None:
-        wanted = key_hash(key)
+    def _row(self, key: str) -> tuple[pa.Table, int] | None:
+        """The index that has the key, and the row in it."""
+        wanted = np.uint64(key_hash(key))
         at = int(np.searchsorted(self._hashes, wanted))
         while at < len(self._hashes) and self._hashes[at] == wanted:
-            row = int(self._order[at])
-            if self._index["key"][row].as_py() == key:
-                return row
+            shard, row = divmod(int(self._places[at]), 1 << ROW_BITS)
+            index = self._index(shard)
+            if index["key"][row].as_py() == key:
+                return index, row
             at += 1
         return None
 
+    def _index(self, shard: int) -> pa.Table:
+        if shard not in self._opened:
+            self._opened[shard] = open_index(self._indices[shard])
+        return self._opened[shard]
+
     def _descriptor(self, file: str) -> int:
-        if file not in self._files:
+        """Opened once and kept, but for all but the last ones of a linked folder with more files than may be open."""
+        if file in self._files:
+            self._files[file] = self._files.pop(file)  # dictionaries keep their order: now the last one used
+        else:
+            if len(self._files) == MAX_OPEN:
+                os.close(self._files.pop(next(iter(self._files))))
             self._files[file] = os.open(self.folder / file, os.O_RDONLY)
         return self._files[file]
 
@@ -225,20 +224,3 @@ def _write_index(path: Path, table: pa.Table, container_bytes: int) -> None:
         pa.ipc.new_file(sink, table.schema) as writer,
     ):
         writer.write_table(table)
-
-
-def open_index(path: Path) -> pa.Table:
-    """The memory-mapped index, after checking that its tar is there and has the size it was made for."""
-    try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is not a media index ({error}); {AGAIN}") from error
-    if not table.schema.equals(SCHEMA):
-        raise ValueError(f"{path} is not a media index, its columns are {', '.join(table.column_names)}; {AGAIN}")
-    expected = int((table.schema.metadata or {}).get(b"container_bytes", b"0"))
-    if expected:
-        tar = path.with_suffix(".tar")
-        size = tar.stat().st_size if tar.exists() else 0
-        if size != expected:
-            raise ValueError(f"{tar} has {size:,} bytes where its index was made for {expected:,}; {AGAIN}")
-    return table

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from instructblip.config import TransformsConfig
 from instructblip.data.collate import Batch, Collator, Row
-from instructblip.data.media import BadMedia, decode
+from instructblip.data.media import BadMedia, decoded
 from instructblip.data.mixture import Pick, Stream, deal
 from instructblip.data.sample import Answer, Sample
 from instructblip.data.shards import MediaPool
@@ -41,6 +41,10 @@ class Step:
     bad: list[str]
     lost: list[Pick]  # their places in the stream
 
+    def pin_memory(self) -> Step:
+        """The data loader pins what it knows, or what has this method."""
+        return replace(self, batches=[batch.pin_memory() for batch in self.batches])
+
 
 @dataclass(frozen=True)
 class Place:
@@ -63,19 +67,20 @@ class Reader:
         self.templates = [
             templates(recipe.wordings(table.split)) for recipe, table in zip(recipes, tables, strict=True)
         ]
-        self.transforms, self.image_size = transforms, image_size
+        self.transforms, self.image_size = [transforms.of(recipe.name) for recipe in recipes], image_size
 
     def read(self, pick: Pick) -> tuple[Example, Tensor]:
         """The worded Example and its pixels, uint8 (3, S, S), of a clip (F, 3, S, S).
 
-        The frames of a clip share crop and flip. Raises BadMedia naming the Sample.
+        The frames of a clip share their augmentations. Raises BadMedia naming the Sample.
         """
         sample = self.tables[pick.source].sample(pick.row)
         try:
-            images = [decode(self.pools[ref.pool].read(ref.key)) for ref in sample.shown]
+            pictures = [decoded(self.pools[ref.pool].read(ref.key)) for ref in sample.shown]
         except BadMedia as error:
             raise BadMedia(sample.uid, str(error)) from error
-        frames = [training_pixels(image, self.image_size, self.transforms, pick.augmentation) for image in images]
+        own = self.transforms[pick.source]
+        frames = [training_pixels(picture, self.image_size, own, pick.augmentation) for picture in pictures]
         return self._worded(pick, sample), frames[0] if len(frames) == 1 else torch.stack(frames)
 
     def example(self, pick: Pick) -> Example:

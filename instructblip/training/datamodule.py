@@ -27,6 +27,7 @@ from instructblip.data.tables import Table, manifest_hash
 from instructblip.data.templates import templates
 from instructblip.models.paths import init_paths
 from instructblip.models.tokenizers import tokenizers
+from instructblip.names import require
 from instructblip.recipes import Recipe, fingerprint
 from instructblip.training.checkpoint import inherited
 
@@ -76,6 +77,9 @@ def mixture_recipes(config: TrainConfig) -> list[Recipe]:
 def training_set(config: TrainConfig) -> TrainingSet:
     """Opens the mixture's tables. Raises ValueError naming what is missing and the command that makes it."""
     chosen = mixture_recipes(config)
+    known = [*recipe_files.names(), *(recipe.name for recipe in chosen)]
+    for name in config.transforms.recipes:
+        require(name, known, "recipe in transforms.recipes")
     asked = shares(chosen, config.mixture)
     if lacking := incomplete(asked, config.mixture, Path(config.paths.data)):
         raise ValueError(lacking)
@@ -149,6 +153,7 @@ class StepData(LightningDataModule):
             self.steps(self.first, self.config.steps, self.trainer.global_rank, self.trainer.world_size),
             batch_size=None,  # an item is a whole step already
             num_workers=workers,
+            multiprocessing_context="fork" if workers else None,  # a fresh interpreter takes seconds to import torch
             timeout=WORKER_TIMEOUT if workers else 0,
             pin_memory=self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
         )

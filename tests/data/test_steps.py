@@ -87,13 +87,13 @@ def test_a_bad_picture_is_left_out_and_named(tiny: Tiny, monkeypatch: pytest.Mon
 
     steps = data(tiny("trainer.micro_batch_size=1")).steps(0, 1)
     whole = steps.read(0)
-    real, calls = module.decode, []
+    real, calls = module.decoded, []
 
     def breaking(content: bytes) -> Any:
         calls.append(content)
         return real(content[:30] if len(calls) == 2 else content)
 
-    monkeypatch.setattr(module, "decode", breaking)
+    monkeypatch.setattr(module, "decoded", breaking)
     step = steps.read(0)
     assert len(step.bad) == 1 and whole.batches[1].uids[0] in step.bad[0] and "cannot be decoded" in step.bad[0]
     assert len(step.batches) == len(whole.batches), "an emptied micro-batch keeps its place"

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from instructblip.data.keys import HASHES
+from instructblip.data.lookup import open_index
 from instructblip.data.media import decode
-from instructblip.data.shards import MediaPool, index_paths, open_index
+from instructblip.data.shards import MediaPool, index_paths
 from instructblip.files import replacing
 
 SUFFIX = ".look.npy"
