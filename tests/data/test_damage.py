@@ -56,7 +56,7 @@ def cuts(size: int, count: int) -> list[int]:
 def test_a_table_cut_at_any_byte_is_never_a_shorter_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also between two batches, where Arrow itself reads a shorter table, and without a manifest beside it."""
     path = tmp_path / "vsr/t.arrow"
-    monkeypatch.setattr("instructblip.data.tables.BATCH", 1000)
+    monkeypatch.setattr("instructblip.data.tables.BATCH_ROWS", 1000)
     write_table(path, SAMPLES * 700)
     whole = path.read_bytes()
     ends = [at for at in range(8, len(whole), 8) if whole[at : at + 4] == END[:4]]  # where a message begins

@@ -107,7 +107,7 @@ def test_unreadable_pictures_are_counted_apart(tiny: Tiny, monkeypatch: pytest.M
     from instructblip.data import steps
     from instructblip.data.media import BadMedia
 
-    real, calls = steps.decode, []
+    real, calls = steps.decoded, []
 
     def failing(content: bytes) -> object:
         calls.append(content)
@@ -115,7 +115,7 @@ def test_unreadable_pictures_are_counted_apart(tiny: Tiny, monkeypatch: pytest.M
             raise BadMedia("picture", "cannot be decoded (test)")
         return real(content)
 
-    monkeypatch.setattr(steps, "decode", failing)
+    monkeypatch.setattr(steps, "decoded", failing)
     run = train(tiny())
     totals = {kind: sum(dataset[kind] for dataset in kept(run)["datasets"].values()) for kind in COUNTS}
     listed = (run / "bad_media-rank0.txt").read_text().splitlines()

@@ -174,7 +174,7 @@ def test_too_many_bad_pictures_stop_the_run(tiny: Tiny, monkeypatch: pytest.Monk
     from instructblip.data import steps
     from instructblip.data.media import BadMedia
 
-    real, calls = steps.decode, []
+    real, calls = steps.decoded, []
 
     def failing(content: bytes) -> object:
         calls.append(content)
@@ -182,7 +182,7 @@ def test_too_many_bad_pictures_stop_the_run(tiny: Tiny, monkeypatch: pytest.Monk
             raise BadMedia("picture", "cannot be decoded (test)")
         return real(content)
 
-    monkeypatch.setattr(steps, "decode", failing)
+    monkeypatch.setattr(steps, "decoded", failing)
     with pytest.raises(ValueError, match=r"pictures could not be read, the limit is 2"):
         train(tiny("trainer.max_bad_media=2"))
     listed = (Path(tiny().paths.runs) / "run/bad_media-rank0.txt").read_text().splitlines()
