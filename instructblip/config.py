@@ -227,6 +227,7 @@ class TrainConfig:
     leakage: Leakage = Leakage.paper
     steps: int = MISSING
     batch_size: int = MISSING  # global
+    per_image: int = 1  # consecutive samples of one picture, which is encoded once (ours; the paper mixes all rows)
     group_size: int = MISSING  # consecutive samples of one dataset: the paper's per-GPU batch
     model: ModelConfig = field(default_factory=ModelConfig)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)

@@ -27,13 +27,35 @@ INTEGERS = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """Rows by the picture they are about: those of picture i are `order[starts[i] : starts[i + 1]]`."""
+
+    order: INTEGERS  # (rows,)
+    starts: INTEGERS  # (pictures + 1,)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def rows(self, picture: INTEGERS, turn: INTEGERS) -> INTEGERS:
+        """(n,) a row of each picture; as the turns go on, all of its rows come round."""
+        sizes = self.starts[picture + 1] - self.starts[picture]
+        return self.order[self.starts[picture] + turn % sizes]
+
+
+@dataclass(frozen=True)
 class Source:
-    """A dataset as the stream sees it."""
+    """A dataset as the stream sees it; its epochs are of rows, or of `pictures` where several rows share one."""
 
     recipe: str
     rows: int
     templates: int
     probability: float
+    pictures: Pictures | None = None
+
+    @property
+    def drawn(self) -> int:
+        """How many there are of what an epoch draws once."""
+        return self.rows if self.pictures is None else len(self.pictures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +70,24 @@ class Pick:
 
 
 class Stream:
-    """`step(n)` gives the picks of step n. Raises ValueError for sizes that do not fit together."""
+    """`step(n)` gives the picks of step n. Raises ValueError for sizes that do not fit together.
+
+    With `per_image` above 1 a dataset's permutation is of its pictures, and each drawn one gives so many samples in a
+    row, under one crop: rows of a picture that has many come up less often than before, those of one that has few more.
+    """
 
     def __init__(
-        self, sources: Sequence[Source], seed: int, batch_size: int, group_size: int, draw: Draw = Draw.random
-    ) -> None:
+        self, sources: Sequence[Source], seed: int, batch_size: int, group_size: int, draw: Draw = Draw.random,
+        per_image: int = 1,
+    ) -> None:  # fmt: skip
         if batch_size % group_size:
             raise ValueError(f"batch_size={batch_size} is not a multiple of group_size={group_size}")
+        if per_image < 1 or group_size % per_image:
+            raise ValueError(f"group_size={group_size} is not a multiple of per_image={per_image}")
+        assert per_image == 1 or all(source.pictures for source in sources)
         if empty := [source.recipe for source in sources if not source.rows]:
             raise ValueError(f"no training rows in {', '.join(empty)}")
-        self.sources = list(sources)
+        self.sources, self.per_image = list(sources), per_image
         self.seed, self.batch_size, self.group_size = seed, batch_size, group_size
         self.groups_per_step = batch_size // group_size
         p = np.array([source.probability for source in sources])
@@ -81,14 +111,19 @@ class Stream:
         """What a dataset's counter gives from `start` on."""
         facts = self.sources[source]
         position = np.arange(start, start + number, dtype=np.uint64)
+        unit = position // np.uint64(self.per_image)
         rows = np.empty(number, dtype=np.int64)
-        for epoch in range(start // facts.rows, (start + number - 1) // facts.rows + 1):
-            inside = position // np.uint64(facts.rows) == epoch
-            local = position[inside] - np.uint64(epoch * facts.rows)
-            rows[inside] = keyed.permute(self._key(facts, f"epoch {epoch}"), local, facts.rows)
+        for epoch in range(int(unit[0]) // facts.drawn, int(unit[-1]) // facts.drawn + 1):
+            inside = unit // np.uint64(facts.drawn) == epoch
+            local = unit[inside] - np.uint64(epoch * facts.drawn)
+            rows[inside] = keyed.permute(self._key(facts, f"epoch {epoch}"), local, facts.drawn)
+        if facts.pictures is not None:
+            epochs, slots = unit // np.uint64(facts.drawn), position % np.uint64(self.per_image)
+            turns = (epochs * np.uint64(self.per_image) + slots).astype(np.int64)
+            rows = facts.pictures.rows(rows, turns)
         templates = keyed.below(self._key(facts, "template"), position, facts.templates)
         answers = keyed.uniform(self._key(facts, "answer"), position)
-        augmentations = keyed.mix(self._key(facts, "augmentation"), position)
+        augmentations = keyed.mix(self._key(facts, "augmentation"), unit)
         return [
             Pick(source, *fields)
             for fields in zip(rows.tolist(), templates.tolist(), answers.tolist(), augmentations.tolist(), strict=True)

@@ -108,6 +108,11 @@ class Steps(IterableDataset[Step]):
     ) -> None:
         self.reader, self.collator, self.place = reader, collator, place
         self.loss_group_size, self.first, self.last = loss_group_size, first, last
+        if place.micro_batch_size % reader.stream.per_image:
+            raise ValueError(
+                f"trainer.micro_batch_size={place.micro_batch_size} is not a multiple of "
+                f"per_image={reader.stream.per_image}"
+            )
 
     def __iter__(self) -> Iterator[Step]:
         worker = get_worker_info()
@@ -117,26 +122,37 @@ class Steps(IterableDataset[Step]):
 
     def read(self, number: int) -> Step:
         picks = self.reader.stream.step(number)
-        dealt = deal(self.reader.costs(picks), self.place.world, self.place.micro_batch_size)
         step = Step(number, [], [], [])
-        for places in dealt[self.place.rank]:
+        for places in self._dealt(picks)[self.place.rank]:
             step.batches.append(self._batch({place: picks[place] for place in places}, step))
         return step
+
+    def _dealt(self, picks: Sequence[Pick]) -> list[list[list[int]]]:
+        """`[rank][micro-batch]` -> positions of the step; samples of one picture stay together."""
+        k = self.reader.stream.per_image
+        costs = np.array(self.reader.costs(picks)).reshape(-1, k).sum(axis=1)
+        dealt = deal(costs.tolist(), self.place.world, self.place.micro_batch_size // k)
+        return [[[unit * k + i for unit in units for i in range(k)] for units in batches] for batches in dealt]
 
     def _batch(self, picks: dict[int, Pick], step: Step) -> Batch:
         """A micro-batch of what can be read; the rest is noted in `step`."""
         rows: list[Row] = []
         pixels: list[Tensor] = []
+        shown: dict[tuple[int, int], int] = {}  # picks of one picture share their augmentation
         for place, pick in picks.items():
             try:
-                example, image = self.reader.read(pick)
+                if (picture := (pick.source, pick.augmentation)) in shown:
+                    example = self.reader.example(pick)
+                else:
+                    example, image = self.reader.read(pick)
+                    shown[picture] = len(pixels)
+                    pixels.append(image)
             except BadMedia as error:
                 step.bad.append(str(error))
                 step.lost.append(pick)
                 continue
             group = place // self.loss_group_size
-            rows.append(Row(example, len(pixels), pick.source, group, template=pick.template))
-            pixels.append(image)
+            rows.append(Row(example, shown[picture], pick.source, group, template=pick.template))
         if not rows:  # every rank has the same number of micro-batches, and none is empty
             pixels.append(torch.zeros(3, self.reader.image_size, self.reader.image_size, dtype=torch.uint8))
             rows.append(Row(FILLER, 0, counts=False))

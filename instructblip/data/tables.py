@@ -13,6 +13,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Features, List, Value
 from datasets.arrow_writer import ArrowWriter
 
@@ -81,6 +82,14 @@ class Table:
     def of(cls, data: Path, recipe: Recipe, split: str, kept: np.ndarray | None = None) -> Table:
         """The table a recipe reads, which for a view is its parent's."""
         return cls(table_path(data, recipe.table, split), recipe.name if recipe.view_of else None, kept)
+
+    def pictures(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows by the first picture they show: their order (n,), and where each picture's begin (pictures + 1,)."""
+        media = self._rows.with_format("arrow").select_columns(["media"])[:]["media"].combine_chunks()
+        keys = pc.struct_field(pc.list_element(media, 0), "key").dictionary_encode()
+        codes = keys.indices.to_numpy()
+        order = np.argsort(codes, kind="stable")
+        return order, np.searchsorted(codes[order], np.arange(len(keys.dictionary) + 1))
 
     def chars(self, rows: np.ndarray) -> np.ndarray:
         """(n, 2) characters of instruction and response for the given rows, without reading the text."""

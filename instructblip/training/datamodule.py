@@ -19,7 +19,7 @@ from instructblip.data.collate import Batch, Collator
 from instructblip.data.evaluated import read_by_content, read_by_name
 from instructblip.data.leakage.audit import strict_rows
 from instructblip.data.lineage import Seen, refuse_evaluated, refuse_inherited, refuse_leaks
-from instructblip.data.mixture import Source, Stream
+from instructblip.data.mixture import Pictures, Source, Stream
 from instructblip.data.shards import MediaPool
 from instructblip.data.shares import incomplete, shares
 from instructblip.data.steps import Place, Reader, Step, Steps, stream_hash
@@ -87,10 +87,14 @@ def training_set(config: TrainConfig) -> TrainingSet:
     tables = [table for table, _ in opened]
     leaks = [_leaks(config, recipe, table.split) for recipe, table in zip(chosen, tables, strict=True)]
     sources = [
-        Source(share.recipe.name, len(table), len(templates(share.recipe.wordings(table.split))), share.probability)
+        Source(
+            share.recipe.name, len(table), len(templates(share.recipe.wordings(table.split))), share.probability,
+            Pictures(*table.pictures()) if config.per_image > 1 else None,
+        )
         for share, table in zip(asked, tables, strict=True)
-    ]
-    stream = Stream(sources, config.seed, config.batch_size, config.group_size, config.mixture.draw)
+    ]  # fmt: skip
+    sizes = (config.batch_size, config.group_size)
+    stream = Stream(sources, config.seed, *sizes, config.mixture.draw, config.per_image)
     return TrainingSet(chosen, tables, [manifest for _, manifest in opened], stream, leaks)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from instructblip.choices import Draw
 from instructblip.data import keyed
-from instructblip.data.mixture import EvenDraw, RandomDraw, Source, Stream, deal
+from instructblip.data.mixture import EvenDraw, Pictures, RandomDraw, Source, Stream, deal
 
 SIZES = [566747, 13873136, 109765, 443757, 9009, 17056, 801579, 443757, 9009, 17056, 58000, 23000, 77000]
 P = np.sqrt(SIZES) / np.sqrt(SIZES).sum()  # the paper's 13 held-in sets (PAPER D.4)
@@ -149,3 +149,36 @@ def test_dealing_samples_leaves_the_slowest_rank_little_behind() -> None:
         whole.append(by_group.max() / by_group.mean())
         dealt.append(by_sample.max() / by_sample.mean())
     assert np.mean(whole) > 1.8 and np.mean(dealt) < 1.06
+
+
+def by_picture(*sizes: int) -> Pictures:
+    """Rows 0, 1, 2 ... of pictures with so many rows each, out of order in the table."""
+    rows = np.random.default_rng(0).permutation(sum(sizes))
+    return Pictures(rows, np.cumsum([0, *sizes]))
+
+
+def test_samples_of_one_picture_come_in_a_row_under_one_crop() -> None:
+    pictures = by_picture(1, 2, 5, 3)
+    owner = {int(row): n for n in range(4) for row in pictures.order[pictures.starts[n] : pictures.starts[n + 1]]}
+    one = stream(sources=[Source("a", 11, 3, 1.0, pictures)], per_image=2)
+    picks = [pick for number in range(40) for pick in one.step(number)]
+    pairs = list(zip(picks[::2], picks[1::2], strict=True))
+    assert all(owner[a.row] == owner[b.row] and a.augmentation == b.augmentation for a, b in pairs)
+    assert all(a.row != b.row or owner[a.row] == 0 for a, b in pairs), "two rows of it, if it has two"
+    drawn = [owner[a.row] for a, _ in pairs]
+    assert all(sorted(drawn[at : at + 4]) == [0, 1, 2, 3] for at in range(0, len(drawn), 4)), "an epoch is of pictures"
+    counts = Counter(pick.row for pick in picks)
+    assert set(counts) == set(range(11)), "all rows come round"
+    of_the_third = [counts[int(row)] for row in pictures.order[3:8]]
+    assert max(of_the_third) - min(of_the_third) <= 1
+    assert [one.step(number) for number in (7, 3)] == [picks[84:96], picks[36:48]], "whatever was asked before"
+
+
+def test_one_sample_a_picture_is_the_stream_as_it_was() -> None:
+    assert [stream(per_image=1).step(n) for n in range(9)] == [stream().step(n) for n in range(9)]
+
+
+@pytest.mark.parametrize("per_image", [3, 8, 0])
+def test_a_group_holds_whole_pictures(per_image: int) -> None:
+    with pytest.raises(ValueError, match=f"group_size=4 is not a multiple of per_image={per_image}"):
+        stream(per_image=per_image)

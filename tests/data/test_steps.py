@@ -151,3 +151,30 @@ def test_the_target_belongs_to_the_question(tiny: Tiny) -> None:
             assert target.strip() in {answer.text for answer in truths[uid].answers}
             assert truths[uid].slots["question"] in prompt
     assert torch.equal(batch.recipe, torch.zeros(8, dtype=torch.long))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_a_picture_with_several_samples_is_read_once(tiny: Tiny, ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from instructblip.data import steps
+
+    read, decoded = [], steps.decoded
+    monkeypatch.setattr(steps, "decoded", lambda content: (read.append(content), decoded(content))[1])
+    config = tiny("per_image=2", "mixture.recipes=[vqav2]")
+    batches = [
+        batch
+        for rank in range(ranks)
+        for step in data(config).steps(0, 4, rank, ranks)
+        for batch in step.batches
+        if batch.uids != ("filler",)
+    ]
+    assert sum(len(batch.uids) for batch in batches) == 32 and len(read) == 16
+    for batch in batches:
+        assert len(batch.pixel_values) == len(batch.uids) / 2
+        assert batch.image_index.tolist() == [row // 2 for row in range(len(batch.uids))]
+        pictures = [uid.split("/")[-1][:-3] for uid in batch.uids]  # of VQAv2: the question id less three digits
+        assert pictures[::2] == pictures[1::2]
+
+
+def test_a_micro_batch_holds_whole_pictures(tiny: Tiny) -> None:
+    with pytest.raises(ValueError, match=r"trainer\.micro_batch_size=3 is not a multiple of per_image=2"):
+        data(tiny("per_image=2", "trainer.micro_batch_size=3")).steps(0, 1)
