@@ -26,10 +26,9 @@ def main(config: PrepareConfig) -> None:
     if not names:
         raise ValueError("recipe= names what to prepare: vqav2, [vqav2,vsr], all, held_in, held_out, quick, my.yaml")
     chosen = [load(name) for name in names]
-    if config.check or config.recipe == "quick":
-        from instructblip.data.preparing.check import check, report
+    from instructblip.data.preparing.check import look
 
-        report([check(recipe, config) for recipe in chosen], config)
+    look(chosen, config)
     if config.audit:
         audit(chosen, config)
     for recipe in [] if config.audit or config.check else chosen:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from instructblip import pools, recipes
+from instructblip.choices import Source
 from instructblip.config import PrepareConfig
 from instructblip.files import write_json
 from instructblip.pools import Access, Download
@@ -72,6 +73,11 @@ class Checked:
     hub: dict[str, str]  # split -> repository
     no_mirror: str | None
 
+    def lacking(self) -> list[str]:
+        """Missing files, and the picture folder if it is not there."""
+        names = [f"{self.folder}/{file.name}" for file in self.files if file.missing]
+        return names if self.pool.there else [*names, self.pool.folder]
+
     def wanted(self) -> list[Download]:
         """The downloads that hold what is missing here."""
         urls = {url for file in self.files if file.missing for url in file.downloads}
@@ -79,11 +85,33 @@ class Checked:
         return [download for download in self.downloads if download.url in urls] + list(media)
 
 
+def look(chosen: Sequence[Recipe], config: PrepareConfig) -> None:
+    """What the program says of files before it reads any: a report with check=true, and of `quick` its sum.
+
+    Raises ValueError naming all that several datasets lack, before the first of them is prepared.
+    """
+    reports = config.check or config.recipe == "quick"
+    prepares = config.source is Source.raw and not (config.check or config.audit or config.join)
+    if not reports and not (prepares and len(chosen) > 1):
+        return  # a single dataset's reader names what it does not find
+    checked = [check(recipe, config) for recipe in chosen]
+    if reports:
+        report(checked, config)
+    lacking = {each.recipe: names for each in checked if (names := each.lacking())}
+    if prepares and lacking:
+        listed = "\n".join(f"  {name}: {', '.join(names)}" for name, names in lacking.items())
+        raise ValueError(
+            f"{len(lacking)} of {len(chosen)} datasets lack files, and none was prepared:\n{listed}\n"
+            f"check=true says where they come from; or name the datasets that are there"
+        )
+
+
 def check(recipe: Recipe, config: PrepareConfig) -> Checked:
     """Looks for the files of the splits that would be prepared, and for the pool's folder."""
     folder = Path(config.paths.raw) / recipe.source
     named: dict[str, tuple[list[str], bool]] = {}
-    for split in recipes.needed_splits(recipe, config.splits):
+    held_out = recipe.name in config.partition.held_out
+    for split in recipes.needed_splits(recipe, config.splits, held_out):
         facts = recipe.split(split)
         for name in [*facts.files, *facts.optional]:
             splits, optional = named.get(name, ([], True))

@@ -101,7 +101,7 @@ def prepare(recipe: Recipe, split: str, config: PrepareConfig, progress: Progres
         manifest = open_manifest(path, recipe, config.rebuild)
         read_from = work.hashes()
         done = manifest["splits"].get(split)
-        if done and work.table.is_file() and _still_true(done, read_from, config):
+        if done and _is_whole(work.table, done) and _still_true(done, read_from, config):
             return {**done, "fresh": False}
         tally = _survey(work)
         if work.part.whole:
@@ -113,6 +113,10 @@ def prepare(recipe: Recipe, split: str, config: PrepareConfig, progress: Progres
         manifest["splits"][split] = entry
         write_json(path, manifest)
     return {**entry, "fresh": True}
+
+
+def _is_whole(table: Path, done: dict[str, Any]) -> bool:
+    return table.is_file() and table.stat().st_size == done["table"]["bytes"]
 
 
 def _still_true(done: dict[str, Any], read_from: dict[str, str], config: PrepareConfig) -> bool:

@@ -48,8 +48,8 @@ def img2dataset(files: Sequence[Path], context: Context) -> Iterator[Sample | Dr
             captions = [row[name] for name in context.select if row.get(name)]
             if row["status"] != "success":
                 yield Drop(context.uid(source_id), f"{row['status']}: {cause(row['error_message'])}")
-            elif not captions:
-                yield Drop(context.uid(source_id), "no caption")
+            elif not captions or not row["url"]:
+                yield Drop(context.uid(source_id), "no caption" if row["url"] else "no address")
             else:
                 key = hashlib.sha1(row["url"].encode(), usedforsecurity=False).hexdigest()[:20]
                 picture = MediaRef(context.pool, key, relpath=f"{holder}/{row['key']}.jpg")

@@ -29,6 +29,22 @@ def test_files_are_found_or_named_with_their_download(world: World, tmp_path: Pa
     assert urls == ["v2_Annotations_Val_mscoco.zip", "train2014.zip", "val2014.zip"], "and the pool, which is not there"
 
 
+def test_all_that_several_datasets_lack_is_named_before_any_is_prepared(world: World, tmp_path: Path) -> None:
+    for name in ("vqav2", "coco", "vsr"):
+        shutil.copytree(world.raw / name, tmp_path / "raw" / name)
+    (tmp_path / "raw/vqav2/v2_mscoco_val2014_annotations.json").unlink()
+    paths = [f"paths.raw={tmp_path}/raw", f"paths.data={tmp_path}/data", "check_counts=false"]
+    refused = run_program("prepare.py", "recipe=[vsr,vqav2,gqa]", *paths)
+    assert refused.returncode == 2 and "2 of 3 datasets lack files, and none was prepared" in refused.stderr
+    assert (
+        "v2_mscoco_val2014_annotations.json" in refused.stderr and "testdev_balanced_questions.json" in refused.stderr
+    )
+    assert "train_balanced" not in refused.stderr, "of a held-out set only what is evaluated"
+    assert not (tmp_path / "data/tables").exists()
+    config = composed("prepare", "recipe=vqav2", *paths, "source=hub")
+    check.look([recipes.load("vqav2"), recipes.load("gqa")], config)  # the hub has what is not here
+
+
 def test_only_the_splits_asked_for(world: World, tmp_path: Path) -> None:
     found = checked(tmp_path, "coco_caption", "splits=[test]")
     assert [file.name for file in found.files] == ["dataset_coco.json"]
