@@ -72,10 +72,12 @@ def test_dead_addresses_are_counted_by_kind(tmp_path: Path) -> None:
         "": "other",
     }
     rows = [failed(message) for message in messages] + [failed("Image decoding error", "failed_to_resize")]
-    shard(tmp_path / "web_capfilt/00000.parquet", [*rows, {"caption": ""}, {"caption": "kept"}])
+    shard(tmp_path / "web_capfilt/00000.parquet", [*rows, {"caption": ""}, {"url": None}, {"caption": "kept"}])
     samples, dropped = items("web_capfilt", "train", tmp_path)
     expected = [f"failed_to_download: {kind}" for kind in messages.values()]
-    assert Counter(dropped.values()) == Counter([*expected, "failed_to_resize: not a picture", "no caption"])
+    assert Counter(dropped.values()) == Counter(
+        [*expected, "failed_to_resize: not a picture", "no caption", "no address"]
+    )
     assert [sample.answers[0].text for sample in samples] == ["kept"]
     assert cause(None) == "other"
 
