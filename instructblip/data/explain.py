@@ -61,7 +61,7 @@ def explanation(asked: Sequence[Share], mixture: MixtureConfig, steps: int, batc
     title = f"mixture {mixture.name}: {steps:,} steps of {batch_size} = {samples:,} samples"
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in COLUMNS:
-        table.add_column(name, justify="left" if name in WORDS else "right", overflow="fold")
+        table.add_column(name, justify="left" if name in WORDS else "right", no_wrap=name == "recipe", overflow="fold")
     counts = [rows(share, mixture, data) for share in asked]
     for share, count in zip(asked, counts, strict=True):
         line = _line(share, count, samples)
