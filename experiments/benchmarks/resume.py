@@ -28,19 +28,19 @@ def write(folder: Path) -> int:
     """A table for each recipe, in the batches of prepare.py; returns the rows."""
     from instructblip import recipes
     from instructblip.data.sample import Answer, Form, MediaRef, Sample
-    from instructblip.data.tables import BATCH, FEATURES, to_row
+    from instructblip.data.tables import BATCH_ROWS, FEATURES, to_row
 
     media = (MediaRef("coco", "123456"),)
     text = {"question": "What is on the table?"}
     row = to_row(Sample("d/s/1", "d", "s", Form.vqa, media, text, (Answer("a cup"),)))
-    batch = pa.RecordBatch.from_pylist([row] * BATCH, FEATURES.arrow_schema)
+    batch = pa.RecordBatch.from_pylist([row] * BATCH_ROWS, FEATURES.arrow_schema)
     total = 0
     for name in HELD_IN:
         recipe = recipes.load(name)
         assert recipe.sampling is not None
         size = recipe.sampling.size
         with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
-            for start in range(0, size, BATCH):
+            for start in range(0, size, BATCH_ROWS):
                 writer.write_batch(batch[: size - start])
         total += size
     return total

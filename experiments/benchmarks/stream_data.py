@@ -16,7 +16,7 @@ import pyarrow as pa
 from PIL import Image, ImageFilter
 
 from instructblip import recipes
-from instructblip.data import shards
+from instructblip.data import lookup, shards
 from instructblip.data.export import export
 from instructblip.data.keys import key_hash
 from instructblip.data.sample import Answer, Form, MediaRef, Sample
@@ -72,7 +72,7 @@ def write_large(folder: Path, files: Sequence[bytes], rows: int, tars: int) -> N
     real.mkdir()
     shards.append(real, ((str(n), data) for n, data in enumerate(files)), len(files))
     (index,) = shards.index_paths(real)
-    known = shards.open_index(index).combine_chunks()
+    known = lookup.open_index(index).combine_chunks()
     bounds = np.linspace(0, rows, tars + 1).astype(int).tolist()
     tar = pa.array([str((real / "real-000000.tar").resolve())])
     for shard, (first, last) in enumerate(pairwise(bounds)):
@@ -84,7 +84,7 @@ def write_large(folder: Path, files: Sequence[bytes], rows: int, tars: int) -> N
             "file": tar.take(pa.array(np.zeros(last - first, dtype=np.int64))),
             **{name: known[name].combine_chunks().take(place) for name in ("offset", "length", "sha256")},
         }
-        _write_ipc(pool / f"set0-{shard:06d}.arrow", [pa.table(columns, shards.SCHEMA)])
+        _write_ipc(pool / f"set0-{shard:06d}.arrow", [pa.table(columns, lookup.SCHEMA)])
     _write_large_table(table_path(folder, "set0", "train"), rows)
 
 

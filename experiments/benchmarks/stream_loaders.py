@@ -137,7 +137,7 @@ def _energon_set(folder: Path, datasets: int, workers: int) -> Any:
         jpg: bytes
         json: bytes
 
-    @en.stateless
+    @en.stateless  # type: ignore[untyped-decorator]
     def cooked(row: dict[str, Any]) -> Exported:
         return Exported(**en.basic_sample_keys(row), jpg=row["jpg"], json=row["json"])
 
