@@ -11,8 +11,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar, cast
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+T = TypeVar("T")
 NOT_JSON = (ValueError, RecursionError)  # also bytes that are no text, numbers too long, nesting too deep
 
 
@@ -70,6 +74,15 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8 text ({error}); download it again") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def read_yaml(path: Path, schema: type[T], facts: Any = None) -> T:
+    """The YAML as a dataclass, or in its place the `facts` made of it. Raises ValueError naming file and field."""
+    try:
+        content = OmegaConf.load(path) if facts is None else facts
+        return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), content)))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:

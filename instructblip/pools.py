@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import MISSING
+
+from instructblip.files import read_yaml
 
 POOLS = Path(__file__).resolve().parent.parent / "data_recipes" / "pools"
 
@@ -41,11 +42,4 @@ class Pool:
 def load(name: str) -> Pool:
     """The facts of a pool; a pool without a file is a user's own folder. Raises ValueError naming the file."""
     path = POOLS / f"{name}.yaml"
-    if not path.is_file():
-        return Pool()
-    try:
-        pool = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Pool), OmegaConf.load(path)))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
-    assert isinstance(pool, Pool)
-    return pool
+    return read_yaml(path, Pool) if path.is_file() else Pool()

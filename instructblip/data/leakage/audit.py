@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from instructblip.data.leakage.fingerprints import Fingerprints, fingerprint_pool
+from instructblip.data.leakage.fingerprints import Fingerprints, Progress, fingerprint_pool
 from instructblip.data.leakage.overlaps import KINDS, Catalogue, Overlap, Shown, duplicates, kept_rows, overlap, shown
 from instructblip.data.tables import Table, manifest_hash, table_path
 from instructblip.files import read_json, replacing, write_json
@@ -23,7 +23,6 @@ CAVEAT = (
     "What no audit of these data can undo: BLIP-2's own pre-training (COCO, Visual Genome, Conceptual Captions, SBU, "
     "LAION) has seen many of the evaluated pictures."
 )
-Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 def audit(
@@ -74,17 +73,17 @@ def strict_rows(data: Path, recipe: str, split: str) -> np.ndarray:
 
 def _splits(recipes: Sequence[Recipe], of: Callable[[Recipe], list[str]], data: Path) -> dict[str, Table]:
     """recipe/split -> table of what is prepared; a view shows what its parent shows."""
-    named = {(recipe.table, split): recipe for recipe in recipes for split in of(recipe)}
-    return {
-        f"{name}/{split}": Table(table_path(data, name, split))
-        for name, split in named
-        if table_path(data, name, split).is_file()
-    }
+    return {name: Table(path) for name, path in _tables(recipes, of, data).items() if path.is_file()}
 
 
 def _lacking(recipes: Sequence[Recipe], of: Callable[[Recipe], list[str]], data: Path) -> list[str]:
-    pairs = dict.fromkeys((recipe.table, split) for recipe in recipes for split in of(recipe))
-    return [f"{name}/{split}" for name, split in pairs if not table_path(data, name, split).is_file()]
+    return [name for name, path in _tables(recipes, of, data).items() if not path.is_file()]
+
+
+def _tables(recipes: Sequence[Recipe], of: Callable[[Recipe], list[str]], data: Path) -> dict[str, Path]:
+    """recipe/split -> where its table is or would be."""
+    pairs = [(recipe.table, split) for recipe in recipes for split in of(recipe)]
+    return {f"{name}/{split}": table_path(data, name, split) for name, split in pairs}
 
 
 def _catalogue(tables: Iterable[Table], media: Path, workers: int | None, progress: Progress) -> Catalogue:

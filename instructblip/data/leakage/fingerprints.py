@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -43,7 +42,6 @@ def fingerprint_pool(folder: Path, workers: int | None, progress: Progress) -> N
 class Fingerprints:
     """Of a pool's pictures, in the order of its indices; (n,) each. 64 bits of a hash stand for a key or a file."""
 
-    keys: pa.ChunkedArray
     key_hashes: HASHES
     file_hashes: HASHES
     looks: HASHES
@@ -54,8 +52,8 @@ class Fingerprints:
         paths = index_paths(folder)
         tables = [open_index(path) for path in paths]
         sides = np.concatenate([np.load(_sidecar(path), allow_pickle=False) for path in paths])
-        index = pa.concat_tables(tables)
-        return cls(index["key"], index["hash"].to_numpy(), sides["file"], sides["look"], sides["colours"])
+        key_hashes = np.concatenate([table["hash"].to_numpy() for table in tables])
+        return cls(key_hashes, sides["file"], sides["look"], sides["colours"])
 
 
 def equal(some: HASHES, others: HASHES) -> NDArray[np.int64]:
