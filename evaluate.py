@@ -9,7 +9,7 @@ python evaluate.py run=NAME recipe=vsr predict=false         scores the predicti
 from pathlib import Path
 
 from instructblip.cli import program
-from instructblip.config import EvaluateConfig
+from instructblip.config.evaluation import EvaluateConfig
 
 
 @program("evaluate")

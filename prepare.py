@@ -9,7 +9,7 @@ from pathlib import Path
 
 from instructblip.choices import Source
 from instructblip.cli import program
-from instructblip.config import PrepareConfig
+from instructblip.config.preparing import PrepareConfig
 from instructblip.data.explain import explain
 from instructblip.recipes import Recipe, load, needed_splits, select
 

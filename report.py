@@ -7,7 +7,7 @@ python report.py runs=[miniature-s42]
 from pathlib import Path
 
 from instructblip.cli import program
-from instructblip.config import ReportConfig
+from instructblip.config.evaluation import ReportConfig
 
 
 @program("report")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from instructblip.cli import program
-from instructblip.config import TrainConfig
+from instructblip.config.training import TrainConfig
 
 
 @program("train")

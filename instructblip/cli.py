@@ -23,7 +23,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from instructblip.config import SCHEMAS, TrainConfig
+from instructblip.config.schemas import SCHEMAS
+from instructblip.config.training import TrainConfig
 from instructblip.names import did_you_mean, require
 from instructblip.recipes import fingerprint
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instructblip.config import ModelConfig
+from instructblip.config.model import ModelConfig
 from instructblip.data.collate import Collator
 from instructblip.data.processor import Processor, Shown
 from instructblip.models.convert import open_source
@@ -101,7 +101,7 @@ def load(
     folder = Path(path)
     if (folder / "config.yaml").is_file():
         loaded = load_model(folder, device)
-        built, model, both = loaded.config.model, loaded.model, loaded.tokenizers
+        built, model, both = loaded.config, loaded.model, loaded.tokenizers
     else:
         source = open_source(folder, Path(config) if config else None, list(overrides))
         built, model, both = source.config, source.model(), tokenizers(source.config)

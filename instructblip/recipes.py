@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from instructblip import pools
 from instructblip.data.sample import Form
+from instructblip.files import read_yaml
 from instructblip.names import lookup, require
 from instructblip.pools import Access, Download
 from instructblip.protocols import Evaluation
@@ -200,11 +201,7 @@ def load(name: str) -> Recipe:
         facts = OmegaConf.merge(OWN_FACTS, {"source": path.stem, "pool": path.stem, "splits": uncounted}, facts)
     if parent := facts.get("view_of"):
         facts = OmegaConf.merge(_shared_with(load(parent)), facts)
-    try:
-        recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), facts))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
-    assert isinstance(recipe, Recipe)
+    recipe = read_yaml(path, Recipe, facts)
     _validate(recipe, path)
     return recipe
 

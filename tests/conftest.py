@@ -20,7 +20,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from instructblip import recipes
-from instructblip.config import SCHEMAS, TrainConfig
+from instructblip.config.schemas import SCHEMAS
+from instructblip.config.training import TrainConfig
 from instructblip.data.preparing.prepare import prepare
 from instructblip.miniature import sources
 from instructblip.miniature.albums import Sizes

@@ -10,7 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from instructblip.cli import NEEDS_A_BASE, refuse_misspelt, run_name
-from instructblip.config import SCHEMAS, TrainConfig
+from instructblip.config.schemas import SCHEMAS
+from instructblip.config.training import TrainConfig
 from tests.conftest import ROOT, composed, run_program
 
 OPTIONS = [

@@ -14,7 +14,8 @@ import torch
 import transformers as theirs
 from PIL import Image
 
-from instructblip.config import LLMConfig, ModelConfig, QFormerConfig, TrainConfig, VisionConfig
+from instructblip.config.model import LLMConfig, ModelConfig, QFormerConfig, VisionConfig
+from instructblip.config.training import TrainConfig
 from instructblip.data.processor import Processor
 from instructblip.inference import Assistant, load
 from instructblip.models.convert import convert, open_source

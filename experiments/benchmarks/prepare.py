@@ -61,7 +61,8 @@ def write(folder: Path, rows: int, size: tuple[int, int]) -> None:
 def measure(folder: Path, workers: int) -> dict[str, float]:
     """Prepares the split in this process; its seconds and peak megabytes."""
     from instructblip import recipes
-    from instructblip.config import PathsConfig, PrepareConfig
+    from instructblip.config.data import PathsConfig
+    from instructblip.config.preparing import PrepareConfig
     from instructblip.data.preparing.prepare import prepare
     from instructblip.data.readers import registry
     from instructblip.data.readers.base import Context

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from instructblip.config import LLMConfig
+from instructblip.config.model import LLMConfig
 from instructblip.models.llm import IGNORE, CausalLM, language_model
 
 WORDS = 1000

@@ -101,7 +101,7 @@ def picture_path(pictures: list[bytes], rounds: int = 4) -> dict[str, float]:
     import torch
 
     from experiments.benchmarks.stream_loaders import SIZE, STD, lavis_pixels, normalised
-    from instructblip.config import TransformsConfig
+    from instructblip.config.data import TransformsConfig
     from instructblip.data import keyed
     from instructblip.data.media import decoded
     from instructblip.data.transforms import TRIES, training_pixels

@@ -28,7 +28,9 @@ from torch.utils.data import DataLoader
 
 from experiments.benchmarks.stream_data import recipe_of
 from instructblip.choices import Draw
-from instructblip.config import SCHEMAS, TrainConfig, TransformsConfig
+from instructblip.config.data import TransformsConfig
+from instructblip.config.schemas import SCHEMAS
+from instructblip.config.training import TrainConfig
 from instructblip.data.collate import Batch, Collator, Row
 from instructblip.data.mixture import Source, Stream
 from instructblip.data.steps import Place, Reader, Steps, drawn_answer

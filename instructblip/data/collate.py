@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from instructblip.choices import PromptFormat
-from instructblip.config import LLMConfig, ModelConfig, QFormerConfig
+from instructblip.config.model import LLMConfig, ModelConfig, QFormerConfig
 from instructblip.data.templates import Example
 
 IGNORE = -100

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich import box
 from rich.console import Console, Group
 from rich.table import Table
@@ -14,8 +12,10 @@ from rich.text import Text
 
 from instructblip import recipes as recipe_files
 from instructblip.choices import Weighting
-from instructblip.config import MixtureConfig, PrepareConfig
+from instructblip.config.data import MixtureConfig
+from instructblip.config.preparing import PrepareConfig
 from instructblip.data.shares import Share, incomplete, rows, shares, temperature
+from instructblip.files import read_yaml
 from instructblip.names import require
 
 MIXTURES = Path(__file__).resolve().parents[2] / "conf" / "mixture"
@@ -43,13 +43,7 @@ def explain(name: str, config: PrepareConfig) -> None:
 def named(name: str) -> MixtureConfig:
     """A mixture of `conf/mixture`. Raises ValueError with the nearest name, or naming the file and what is wrong."""
     require(name, [path.stem for path in MIXTURES.glob("*.yaml")], "mixture")
-    path = MIXTURES / f"{name}.yaml"
-    try:
-        mixture = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(MixtureConfig), OmegaConf.load(path)))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
-    assert isinstance(mixture, MixtureConfig)
-    return mixture
+    return read_yaml(MIXTURES / f"{name}.yaml", MixtureConfig)
 
 
 def explanation(asked: Sequence[Share], mixture: MixtureConfig, steps: int, batch_size: int, data: Path) -> Group:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from instructblip import recipes as recipe_files
 from instructblip.choices import Purpose
-from instructblip.config import PartitionConfig
+from instructblip.config.data import PartitionConfig
 from instructblip.data.evaluated import read_by_name
 from instructblip.recipes import Recipe
 

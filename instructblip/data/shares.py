@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instructblip.choices import Weighting
-from instructblip.config import MixtureConfig
+from instructblip.config.data import MixtureConfig
 from instructblip.files import read_json
 from instructblip.recipes import Recipe, Sampling
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from instructblip.config import TransformsConfig
+from instructblip.config.data import TransformsConfig
 from instructblip.data.collate import Batch, Collator, Row
 from instructblip.data.media import BadMedia, decoded
 from instructblip.data.mixture import Pick, Stream, deal

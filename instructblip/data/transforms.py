@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from instructblip.config import TransformsConfig
+from instructblip.config.data import TransformsConfig
 from instructblip.data import keyed
 from instructblip.data.augment import NUMBERS, rand_augment
 

@@ -12,9 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
+from instructblip.files import read_yaml
 from instructblip.names import require
 from instructblip.recipes import RECIPES
 
@@ -115,10 +113,7 @@ def verbaliser(vocab: str) -> tuple[tuple[str, ...], ...]:
     folder = RECIPES / "vocab"
     require(vocab, [path.stem for path in folder.glob("*.yaml")], "vocabulary")
     path = folder / f"{vocab}.yaml"
-    try:
-        classes = OmegaConf.merge(OmegaConf.structured(Verbaliser), OmegaConf.load(path)).classes
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
+    classes = read_yaml(path, Verbaliser).classes
     words = [word for each in classes for word in each]
     if len(classes) < 2 or not all(classes) or len(set(words)) < len(words):
         raise ValueError(f"{path}: needs two or more classes of words and no word twice; it has {classes}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from instructblip.choices import Images
-from instructblip.config import EvaluateConfig
+from instructblip.config.evaluation import EvaluateConfig
 from instructblip.data.sample import Sample
 from instructblip.evaluation.answers import verbaliser
 from instructblip.protocols import Evaluation

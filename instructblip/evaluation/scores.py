@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from instructblip.config import EvaluateConfig
+from instructblip.config.evaluation import EvaluateConfig
 from instructblip.data.sample import Sample
 from instructblip.data.tables import Table, manifest_hash
 from instructblip.data.templates import fill

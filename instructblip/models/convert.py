@@ -24,7 +24,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from instructblip.config import ModelConfig
+from instructblip.config.model import ModelConfig
 from instructblip.models import huggingface, lavis
 from instructblip.models.checkpoint import load_trained, write_trainable
 from instructblip.models.instructblip import InstructBlip, build

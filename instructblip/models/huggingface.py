@@ -26,7 +26,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from instructblip.config import LLMConfig, ModelConfig, QFormerConfig, VisionConfig
+from instructblip.config.model import LLMConfig, ModelConfig, QFormerConfig, VisionConfig
 from instructblip.files import read_json
 from instructblip.models.instructblip import InstructBlip
 from instructblip.models.rename import renamed

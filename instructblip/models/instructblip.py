@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from instructblip.config import ModelConfig
+from instructblip.config.model import ModelConfig
 from instructblip.models.generation import Search
 from instructblip.models.llm import IGNORE, LLM, language_model
 from instructblip.models.lora import add_adapters, train_adapters

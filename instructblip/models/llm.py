@@ -29,7 +29,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from instructblip.config import LLMConfig
+from instructblip.config.model import LLMConfig
 from instructblip.models.generation import Search, write
 from instructblip.models.prefix import Prefix
 from instructblip.models.pretrained import from_folder, from_tensors

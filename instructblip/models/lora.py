@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from instructblip.config import LoraConfig
+from instructblip.config.model import LoraConfig
 from instructblip.names import require
 
 PARTS = ("llm", "qformer")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from instructblip.config import ModelConfig
+from instructblip.config.model import ModelConfig
 
 BACKBONES = {"vision": "vision.encoder.", "llm": "llm.model."}  # part of the config -> prefix of its tensors
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from instructblip.config import QFormerConfig
+from instructblip.config.model import QFormerConfig
 
 TEXT_BRANCH = ("word_embeddings", "position_embeddings", "text_ffn")  # absent when not instruction-aware
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
-from instructblip.config import LLMConfig, ModelConfig
+from instructblip.config.model import LLMConfig, ModelConfig
 
 PLACEHOLDERS = ("<image>", "<video>")  # which transformers 5 adds for its own use; the model has no rows for them
 BERT_SPECIALS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}

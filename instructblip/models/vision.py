@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPVisionModel, InstructBlipVisionModel, SiglipVisionModel
 
-from instructblip.config import VisionConfig
+from instructblip.config.model import VisionConfig
 from instructblip.models.lavis import read_eva
 from instructblip.models.pretrained import from_folder, from_tensors
 from instructblip.names import lookup

@@ -14,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from instructblip.config import ModelConfig
+from instructblip.config.model import ModelConfig
 from instructblip.files import read_json
 from instructblip.models.lavis import read_lavis
 from instructblip.models.paths import BACKBONES, init_paths

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from instructblip import recipes as recipe_files
 from instructblip.choices import Leakage
-from instructblip.config import TrainConfig
+from instructblip.config.training import TrainConfig
 from instructblip.data.collate import Batch, Collator
 from instructblip.data.evaluated import read_by_content, read_by_name
 from instructblip.data.leakage.audit import strict_rows

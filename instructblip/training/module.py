@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from instructblip.config import TrainConfig
+from instructblip.config.training import TrainConfig
 from instructblip.data import keyed
 from instructblip.data.collate import Batch
 from instructblip.data.steps import Step

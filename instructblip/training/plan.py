@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from instructblip import recipes as recipe_files
-from instructblip.config import TrainConfig
+from instructblip.config.training import TrainConfig
 from instructblip.data.explain import explanation
 from instructblip.data.shares import incomplete, shares
 from instructblip.models.paths import absent_paths

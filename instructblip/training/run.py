@@ -10,7 +10,6 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,26 +17,17 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from instructblip.choices import Resume
-from instructblip.config import TrainConfig
+from instructblip.config.training import TrainConfig
 from instructblip.files import lock, read_json, replacing, write_json
-from instructblip.models.instructblip import InstructBlip, build
+from instructblip.models.instructblip import build
+from instructblip.models.loaded import Loaded
 from instructblip.models.paths import backbone_in_init
-from instructblip.models.tokenizers import Tokenizers, tokenizers
+from instructblip.models.tokenizers import tokenizers
 from instructblip.recipes import plain
 from instructblip.training.checkpoint import WEIGHTS, last_checkpoint
 
 LIBRARIES = ("torch", "lightning", "transformers", "tokenizers", "datasets", "hydra-core", "numpy", "pillow")
 MAY_CHANGE = ("paths", "trainer", "logger", "resume", "dry_run", "name")  # between a run and its continuation
-
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """A trained model with what evaluation needs beside it."""
-
-    config: TrainConfig
-    model: InstructBlip
-    tokenizers: Tokenizers
-    checkpoint: str  # hash of the trainable weights
 
 
 def rank() -> int:
@@ -67,7 +57,7 @@ def read_config(folder: Path) -> TrainConfig:
     return config
 
 
-def load_model(folder: Path, device: str) -> LoadedRun:
+def load_model(folder: Path, device: str) -> Loaded:
     """The model with the weights of its last checkpoint. Raises ValueError naming a run that has none."""
     config = read_config(folder)
     checkpoint = last_checkpoint(folder)
@@ -77,7 +67,7 @@ def load_model(folder: Path, device: str) -> LoadedRun:
         config.model.init = str(checkpoint.folder / WEIGHTS)  # holds everything that init gave
     model = build(config.model, config.seed)
     checkpoint.load_weights(model)
-    return LoadedRun(config, model.to(device).eval(), tokenizers(config.model), checkpoint.hash)
+    return Loaded(config.model, model.to(device).eval(), tokenizers(config.model), checkpoint.hash)
 
 
 def begin(folder: Path, config: TrainConfig, facts: dict[str, Any]) -> None:

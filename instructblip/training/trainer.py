@@ -10,9 +10,13 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-from instructblip.config import LoggerConfig, TrainConfig
+from instructblip.config.training import LoggerConfig, TrainConfig
 from instructblip.models.paths import init_paths
-from instructblip.training import callbacks
+from instructblip.training.callbacks.bad_media import BadMedia
+from instructblip.training.callbacks.fixed_batch import FixedBatch
+from instructblip.training.callbacks.metrics import Metrics
+from instructblip.training.callbacks.progress import Progressing
+from instructblip.training.callbacks.saving import Checkpointing, Counting
 from instructblip.training.checkpoint import Checkpoint, inherited
 from instructblip.training.datamodule import StepData
 from instructblip.training.ledger import Ledger
@@ -48,15 +52,15 @@ def trainer(config: TrainConfig, run: Path, steps: StepData, resumed: Checkpoint
 def _callbacks(config: TrainConfig, run: Path, steps: StepData, resumed: Checkpoint | None) -> list[Callback]:
     """Files are written by the first process alone; every process counts its samples and unreadable pictures."""
     ledger = Ledger(steps.data, carried=resumed.ledger if resumed else None)
-    everywhere = [callbacks.BadMedia(run, config), callbacks.Counting(config, ledger)]
+    everywhere = [BadMedia(run, config), Counting(config, ledger)]
     if rank() != 0:
         return everywhere
     return [
         *everywhere,
-        callbacks.Metrics(run, config, steps.data.names, steps.first),
-        callbacks.Checkpointing(run, config, steps.data, inherited(init_paths(config.model)), ledger),
-        callbacks.Progressing(config, steps.first),
-        callbacks.FixedBatch(run, steps),
+        Metrics(run, config, steps.data.names, steps.first),
+        Checkpointing(run, config, steps.data, inherited(init_paths(config.model)), ledger),
+        Progressing(config, steps.first),
+        FixedBatch(run, steps),
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from instructblip.config import TransformsConfig
+from instructblip.config.data import TransformsConfig
 from instructblip.data.augment import OPERATIONS, rand_augment
 from instructblip.data.transforms import training_pixels
 

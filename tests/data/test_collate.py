@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from instructblip.choices import PromptFormat
-from instructblip.config import ModelConfig
+from instructblip.config.model import ModelConfig
 from instructblip.data.collate import IGNORE, Collator, Row
 from instructblip.data.templates import Example
 from instructblip.models.tokenizers import tokenizers

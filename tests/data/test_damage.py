@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from instructblip.config import TrainConfig
+from instructblip.config.training import TrainConfig
 from instructblip.data import shards
 from instructblip.data.media import BadMedia
 from instructblip.data.shards import MediaPool

@@ -14,7 +14,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from instructblip.choices import Draw
-from instructblip.config import TrainConfig
+from instructblip.config.training import TrainConfig
 from instructblip.data import steps as module
 from instructblip.data.collate import Row
 from instructblip.data.mixture import Pick, Stream

@@ -11,7 +11,8 @@ import pytest
 
 from instructblip import recipes
 from instructblip.choices import Purpose
-from instructblip.config import PartitionConfig, TrainConfig
+from instructblip.config.data import PartitionConfig
+from instructblip.config.training import TrainConfig
 from instructblip.data.lineage import Seen, ineligible, merge, refuse_inherited, refuse_leaks
 from instructblip.training.datamodule import training_set
 from tests.conftest import World

@@ -12,7 +12,7 @@ import pytest
 
 from instructblip import recipes
 from instructblip.choices import Weighting
-from instructblip.config import MixtureConfig
+from instructblip.config.data import MixtureConfig
 from instructblip.data.explain import MIXTURES, named
 from instructblip.data.shares import incomplete, rows, shares
 from instructblip.recipes import Recipe, Sampling

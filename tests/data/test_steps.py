@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from instructblip.config import TrainConfig
+from instructblip.config.training import TrainConfig
 from instructblip.data.mixture import deal
 from instructblip.data.sample import Answer, Form, MediaRef, Sample
 from instructblip.data.steps import Step, drawn_answer, stream_hash

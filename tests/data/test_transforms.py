@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from instructblip.config import TransformsConfig
+from instructblip.config.data import TransformsConfig
 from instructblip.data.media import decode
 from instructblip.data.transforms import evaluation_pixels, random_box, training_pixels
 

@@ -15,7 +15,9 @@ from PIL import Image
 from torch import nn
 
 from instructblip import recipes
-from instructblip.config import EvaluateConfig, ModelConfig, PathsConfig, TrainConfig
+from instructblip.config.data import PathsConfig
+from instructblip.config.evaluation import EvaluateConfig
+from instructblip.config.model import ModelConfig
 from instructblip.data.sample import Answer, Candidates, Form, MediaRef, Sample
 from instructblip.data.shards import MediaPool, append
 from instructblip.data.tables import Table, table_path, write_table
@@ -115,7 +117,7 @@ class World:
         model = ModelConfig()
         model.vision.image_size = 8
         loaded: Any = SimpleNamespace(
-            config=TrainConfig(model=model), model=self.model, checkpoint=self.checkpoint,
+            config=model, model=self.model, checkpoint=self.checkpoint,
             tokenizers=SimpleNamespace(llm=Letters(), qformer=Letters()),
         )  # fmt: skip
         facts, config, path = recipes.load(recipe), self.config(**changes), self.path(recipe, **changes)

@@ -11,16 +11,8 @@ from instructblip import recipes
 from instructblip.choices import Images
 from instructblip.data.sample import Candidates, MediaRef
 from instructblip.data.shards import append
-from instructblip.evaluation.predict import (
-    Question,
-    by_length,
-    choices,
-    decoding,
-    device,
-    ranked,
-    sample_seed,
-    shuffled,
-)
+from instructblip.evaluation.answering import Question, by_length, choices, decoding, ranked, sample_seed, shuffled
+from instructblip.evaluation.predict import device
 from instructblip.evaluation.predictions import read
 from instructblip.protocols import Decoding
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, InstructBlipConfig, InstructBlipForConditionalGeneration
 
-from instructblip.config import LLMConfig, ModelConfig, QFormerConfig, VisionConfig
+from instructblip.config.model import LLMConfig, ModelConfig, QFormerConfig, VisionConfig
 from instructblip.models.instructblip import InstructBlip, build
 
 torch.set_num_threads(1)  # more only wait for each other on tensors this small

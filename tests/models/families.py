@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from instructblip.config import LLMConfig, ModelConfig
+from instructblip.config.model import LLMConfig, ModelConfig
 from instructblip.data.collate import Batch, Collator, Row
 from instructblip.data.templates import Example
 from instructblip.models.tokenizers import tokenizers

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from instructblip.config import ModelConfig
+from instructblip.config.model import ModelConfig
 from instructblip.models import llm as llm_module
 from instructblip.models.instructblip import build, trainable_names
 from instructblip.models.vision import VisionEncoder

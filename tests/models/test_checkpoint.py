@@ -22,7 +22,7 @@ from transformers import (
     InstructBlipVideoForConditionalGeneration,
 )
 
-from instructblip.config import ModelConfig
+from instructblip.config.model import ModelConfig
 from instructblip.models import lavis
 from instructblip.models.checkpoint import load_trained, write_trainable
 from instructblip.models.instructblip import InstructBlip, build, trainable_names

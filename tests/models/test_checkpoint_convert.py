@@ -18,7 +18,7 @@ from transformers import (
     InstructBlipProcessor,
 )
 
-from instructblip.config import ModelConfig
+from instructblip.config.model import ModelConfig
 from instructblip.data.transforms import evaluation_pixels
 from instructblip.models import checkpoint, convert, huggingface
 from instructblip.models.instructblip import InstructBlip, build

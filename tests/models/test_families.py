@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from instructblip.choices import PromptFormat
-from instructblip.config import ModelConfig
+from instructblip.config.model import ModelConfig
 from instructblip.data.collate import IGNORE, Collator
 from instructblip.models.instructblip import InstructBlip, build, trainable_names
 from instructblip.training import checkpoint

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instructblip.config import LoraConfig, ModelConfig
+from instructblip.config.model import LoraConfig, ModelConfig
 from instructblip.models.checkpoint import base_fingerprint, trainable_state
 from instructblip.models.instructblip import InstructBlip, build, trainable_names
 from instructblip.models.lora import merge_adapters

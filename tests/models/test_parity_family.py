@@ -18,7 +18,7 @@ from transformers import (
     InstructBlipVideoForConditionalGeneration,
 )
 
-from instructblip.config import ModelConfig
+from instructblip.config.model import ModelConfig
 from instructblip.models.instructblip import InstructBlip, build
 
 from .conftest import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from instructblip.config import ModelConfig
+from instructblip.config.model import ModelConfig
 from instructblip.models.tokenizers import tokenizers
 
 from .conftest import tiny_config

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from instructblip.config import TrainConfig
+from instructblip.config.training import TrainConfig
 from instructblip.training.datamodule import StepData, collator, training_set
 from tests.conftest import ROOT, World, run_program
 

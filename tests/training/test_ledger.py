@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from instructblip.config import TrainConfig
+from instructblip.config.training import TrainConfig
 from instructblip.data.mixture import RandomDraw
 from instructblip.files import read_json
 from instructblip.training.checkpoint import last_checkpoint

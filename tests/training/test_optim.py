@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from instructblip.config import OptimConfig
+from instructblip.config.training import OptimConfig
 from instructblip.training.optim import learning_rate, optimizer
 
 

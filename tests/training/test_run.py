@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from instructblip.config import TrainConfig
+from instructblip.config.training import TrainConfig
 from instructblip.files import write_json
 from instructblip.training import run as module
 from instructblip.training.run import begin, is_finished, opened, read_config

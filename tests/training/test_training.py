@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from instructblip.config import TrainConfig
+from instructblip.config.training import TrainConfig
 from instructblip.models.instructblip import build, trainable_names
 from instructblip.training.checkpoint import checkpoints, last_checkpoint
 from instructblip.training.run import load_model, opened

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from instructblip import pools, recipes
 from instructblip.choices import Source
-from instructblip.config import PrepareConfig
+from instructblip.config.preparing import PrepareConfig
 from instructblip.files import write_json
 from instructblip.pools import Access, Download
 from instructblip.recipes import Recipe, plain
@@ -94,7 +94,7 @@ def look(chosen: Sequence[Recipe], config: PrepareConfig) -> None:
     prepares = config.source is Source.raw and not (config.check or config.audit or config.join)
     if not reports and not (prepares and len(chosen) > 1):
         return  # a single dataset's reader names what it does not find
-    checked = [check(recipe, config) for recipe in chosen]
+    checked = [check(recipe, config, COUNTED if reports else 1) for recipe in chosen]
     if reports:
         report(checked, config)
     lacking = {each.recipe: names for each in checked if (names := each.lacking())}
@@ -106,8 +106,8 @@ def look(chosen: Sequence[Recipe], config: PrepareConfig) -> None:
         )
 
 
-def check(recipe: Recipe, config: PrepareConfig) -> Checked:
-    """Looks for the files of the splits that would be prepared, and for the pool's folder."""
+def check(recipe: Recipe, config: PrepareConfig, counted: int = COUNTED) -> Checked:
+    """Looks for the files of the splits that would be prepared, and for the pool's, of which it counts so many."""
     folder = Path(config.paths.raw) / recipe.source
     named: dict[str, tuple[list[str], bool]] = {}
     held_out = recipe.name in config.partition.held_out
@@ -126,7 +126,7 @@ def check(recipe: Recipe, config: PrepareConfig) -> Checked:
         folder=str(folder),
         files=files,
         downloads=tuple(download for download in recipe.downloads if download.url in urls),
-        pool=_pool(recipe.pool, config),
+        pool=_pool(recipe.pool, config, counted),
         hub={split: mirror.repo for split, mirror in recipe.mirrors.items()},
         no_mirror=recipe.no_mirror,
     )
@@ -140,10 +140,10 @@ def _file(recipe: Recipe, folder: Path, name: str, splits: list[str], optional: 
     return FileState(name, tuple(splits), len(found), size, optional, tuple(holders))
 
 
-def _pool(name: str, config: PrepareConfig) -> PoolState:
+def _pool(name: str, config: PrepareConfig, counted: int) -> PoolState:
     facts = pools.load(name)
-    folder = Path(config.paths.media.get(name, f"{config.paths.raw}/{name}"))
-    files = count_files(folder, COUNTED)
+    folder = config.paths.pool(name)
+    files = count_files(folder, counted)
     return PoolState(name, str(folder), folder.is_dir(), files, facts.licence, facts.access, tuple(facts.downloads))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import datasets
 from huggingface_hub import HfApi, hf_hub_download
 
-from instructblip.config import PathsConfig
+from instructblip.config.data import PathsConfig
 from instructblip.data.readers.base import Context, Drop
 from instructblip.data.readers.mirrors import MIRRORS, PICTURES, Entry, Layout, Pictures, Row
 from instructblip.data.readers.registry import READERS

@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from instructblip.config import PrepareConfig
+from instructblip.config.preparing import PrepareConfig
 from instructblip.data.keys import KeySet, hashes
 from instructblip.data.preparing.manifest import (
     LOST,

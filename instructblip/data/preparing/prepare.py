@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from instructblip.choices import MediaMode
-from instructblip.config import PrepareConfig
+from instructblip.config.preparing import PrepareConfig
 from instructblip.data.keys import KeySet, hashes, key_hash
 from instructblip.data.media import RawPool
 from instructblip.data.preparing.clips import require_decoder, stored_keys, with_frames
@@ -190,7 +190,7 @@ def _kept(work: Work, tally: Tally, folder: Path) -> Iterator[Sample]:
 def _filling(work: Work, tally: Tally, folder: Path) -> Iterator[Store]:
     """The media pool, being filled with what the split wants; left in order, its last shard is finished."""
     config, name = work.config, work.recipe.pool
-    raw = RawPool.open(name, Path(config.paths.media.get(name, f"{config.paths.raw}/{name}")))
+    raw = RawPool.open(name, config.paths.pool(name))
     stored = KeySet(stored_hashes(folder))
     missing = stored.count_missing(tally.media)
     bar = iter(work.progress(range(missing), f"{work}: pictures"))

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from instructblip.config import PrepareConfig
+from instructblip.config.preparing import PrepareConfig
 from instructblip.data.collate import IGNORE, Batch, Collator, Row
 from instructblip.data.media import BadMedia, decode
 from instructblip.data.sample import Answer, MediaRef, Sample

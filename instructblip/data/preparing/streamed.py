@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from instructblip.config import PrepareConfig
+from instructblip.config.preparing import PrepareConfig
 from instructblip.data import shards
 from instructblip.data.keys import KeySet
 from instructblip.data.media import BadMedia, RawPool, decode
@@ -131,7 +131,7 @@ class Stream:
             try:
                 if ref.key not in brought and raw is None:
                     pool = self.recipe.pool
-                    raw = RawPool.open(pool, Path(self.config.paths.media.get(pool, f"{self.config.paths.raw}/{pool}")))
+                    raw = RawPool.open(pool, self.config.paths.pool(pool))
                 content = brought[ref.key] if ref.key in brought or raw is None else raw.find(ref).read()
                 decode(content)
                 yield ref.key, content

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from instructblip import recipes
-from instructblip.config import TrainConfig
+from instructblip.config.training import TrainConfig
 from instructblip.data.leakage.audit import CAVEAT, audit, strict_rows
 from instructblip.data.leakage.fingerprints import Fingerprints, equal, near
 from instructblip.data.leakage.overlaps import Catalogue, plain_text

@@ -13,7 +13,7 @@ import pytest
 from datasets import Features, Image, List, Value
 
 from instructblip import recipes
-from instructblip.config import PrepareConfig
+from instructblip.config.preparing import PrepareConfig
 from instructblip.data.preparing import hub
 from instructblip.data.preparing.prepare import prepare
 from instructblip.data.preparing.streamed import prepare_streamed

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from instructblip import recipes
 from instructblip.cli import refuse_misspelt
-from instructblip.config import PrepareConfig
+from instructblip.config.preparing import PrepareConfig
 from instructblip.data.preparing.join import join
 from instructblip.data.preparing.parts import Part
 from instructblip.data.preparing.prepare import prepare

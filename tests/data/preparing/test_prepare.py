@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from instructblip import pools, recipes
-from instructblip.config import PrepareConfig
+from instructblip.config.preparing import PrepareConfig
 from instructblip.data.media import decode
 from instructblip.data.preparing import fetch
 from instructblip.data.preparing.manifest import summary

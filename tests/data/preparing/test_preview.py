@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from instructblip import recipes
-from instructblip.config import PrepareConfig
+from instructblip.config.preparing import PrepareConfig
 from instructblip.data.collate import Collator
 from instructblip.data.preparing.manifest import table_facts
 from instructblip.data.preparing.preview import Previewer

@@ -10,7 +10,7 @@ import datasets
 import pytest
 from datasets import Features, Image, List, Value
 
-from instructblip.config import PathsConfig
+from instructblip.config.data import PathsConfig
 from instructblip.data.preparing import hub
 from instructblip.data.readers.base import Drop
 from instructblip.data.readers.mirrors import Entry

@@ -1,0 +1,82 @@
+"""What `train.py` is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from instructblip.choices import Leakage, Precision, Purpose, Reduction, Resume
+from instructblip.config.data import MixtureConfig, PartitionConfig, PathsConfig, TransformsConfig
+from instructblip.config.model import ModelConfig
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with a linear warm-up and a cosine to `min_lr` (PAPER C.1)."""
+
+    lr: float = 1e-5
+    warmup_lr: float = 1e-8
+    min_lr: float = 0.0
+    warmup_steps: int = 1000
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    weight_decay: float = 0.05
+    clip_norm: float | None = None
+
+
+@dataclass
+class LossConfig:
+    reduction: Reduction = Reduction.group
+    group_size: int | None = None  # null: the group size of the stream
+
+
+@dataclass
+class TrainerConfig:
+    """Where and how a run is executed; nothing here may change what is learnt."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: Precision = Precision.bf16
+    micro_batch_size: int = 8
+    num_workers: int = 2
+    num_threads: int | None = None  # of the main process; null: torch's own choice
+    log_every: int = 10
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    max_bad_media: int = 100  # ours: a run stops after so many unreadable pictures
+
+
+@dataclass
+class LoggerConfig:
+    """The metrics file is always written; W&B only when asked for."""
+
+    wandb: bool = False
+    project: str = "instructblip"
+    offline: bool = True
+
+
+@dataclass
+class TrainConfig:
+    experiment: list[str] = field(default_factory=list)  # filled from the experiment= on the command line
+    name: str = ""  # of the run directory; derived when empty
+    seed: int = 42  # LAVIS
+    purpose: Purpose = Purpose.instruction_tune
+    allow_leak: bool = False
+    leakage: Leakage = Leakage.paper
+    steps: int = MISSING
+    batch_size: int = MISSING  # global
+    per_image: int = 1  # consecutive samples of one picture, which is encoded once (ours; the paper mixes all rows)
+    group_size: int = MISSING  # consecutive samples of one dataset: the paper's per-GPU batch
+    model: ModelConfig = field(default_factory=ModelConfig)
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    transforms: TransformsConfig = field(default_factory=TransformsConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    resume: Resume = Resume.never
+    dry_run: bool = False
