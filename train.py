@@ -26,6 +26,7 @@ def fit(config: TrainConfig, run: Path) -> None:
     from instructblip.training.checkpoint import last_checkpoint
     from instructblip.training.datamodule import StepData, collator, training_set
     from instructblip.training.module import TrainingModule
+    from instructblip.training.objectives import objective
     from instructblip.training.run import begin, rank
     from instructblip.training.trainer import trainer
 
@@ -40,10 +41,11 @@ def fit(config: TrainConfig, run: Path) -> None:
         collator(config, model.llm.model.config.is_encoder_decoder),
         resumed.step if resumed else 0,
     )
-    module = TrainingModule(model, config, data.names, resumed.load_optimizer() if resumed else None)
+    aim = objective(config, model, data.names)
+    module = TrainingModule(model, config, aim, resumed.load_optimizer() if resumed else None)
     if rank() == 0:
         begin(run, config, steps.facts())
-    trainer(config, run, steps, resumed).fit(module, steps)
+    trainer(config, run, steps, aim.names, resumed).fit(module, steps)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ class Batch:
     loss_weight: Tensor | None  # as labels: 1 on targets, 0 elsewhere, until the step's counts are known
     recipe: Tensor  # (B,) index of the dataset in the mixture
     group: Tensor  # (B,) group of the loss within the step
+    place: Tensor  # (B,) of the row in the step
     uids: tuple[str, ...]
     cu_seqlens: Tensor | None = None  # boundaries of packed rows
     query_position: Tensor | None = None  # (B,) column of input_ids that the queries stand before; None: the first
@@ -90,12 +91,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Row:
-    """One Example with its place: which picture, which dataset, which group; `counts` is False for a filler."""
+    """One Example with its place in the step: which picture, dataset and group; `counts` is False for a filler."""
 
     example: Example
     image: int
     recipe: int = 0
     group: int = 0
+    place: int = 0
     counts: bool = True
     template: int = 0
 
@@ -227,6 +229,7 @@ class Collator:
             loss_weight=weight,
             recipe=torch.tensor([row.recipe for row in rows]),
             group=torch.tensor([row.group for row in rows]),
+            place=torch.tensor([row.place for row in rows]),
             uids=tuple(row.example.uid for row in rows),
             query_position=attention_mask.argmax(dim=1) + len(self._turn[0]) if in_turn else None,  # (B,)
             truncated=tuple(a or b for a, b in zip(cut, also_cut, strict=True)),

@@ -152,7 +152,7 @@ class Steps(IterableDataset[Step]):
                 step.lost.append(pick)
                 continue
             group = place // self.loss_group_size
-            rows.append(Row(example, shown[picture], pick.source, group, template=pick.template))
+            rows.append(Row(example, shown[picture], pick.source, group, place, template=pick.template))
         if not rows:  # every rank has the same number of micro-batches, and none is empty
             pixels.append(torch.zeros(3, self.reader.image_size, self.reader.image_size, dtype=torch.uint8))
             rows.append(Row(FILLER, 0, counts=False))

@@ -15,7 +15,7 @@ from instructblip.data import keyed
 from instructblip.data.collate import Batch
 from instructblip.data.steps import Step
 from instructblip.models.instructblip import InstructBlip
-from instructblip.training.loss import weigh
+from instructblip.training.objectives import Objective
 from instructblip.training.optim import learning_rate, optimizer
 
 
@@ -29,18 +29,14 @@ class TrainingModule(LightningModule):
         self,
         model: InstructBlip,
         config: TrainConfig,
-        recipes: Sequence[str],
+        objective: Objective,
         optimizer_state: dict[str, Any] | None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.model, self.config, self.recipes = model, config, list(recipes)
+        self.model, self.config, self.objective = model, config, objective
         self._optimizer_state = optimizer_state
         self.done = 0  # steps finished since the run's beginning
-        size = config.loss.group_size or config.group_size
-        if config.batch_size % size:
-            raise ValueError(f"batch_size={config.batch_size} is not a multiple of loss.group_size={size}")
-        self.groups = config.batch_size // size
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         made = optimizer(self.model.named_parameters(), self.config.optim)
@@ -52,18 +48,17 @@ class TrainingModule(LightningModule):
         return batch  # micro-batches move one by one
 
     def training_step(self, step: Step, _: int) -> dict[str, Tensor]:
-        """Backward over all micro-batches, one update. Returns the loss in total and per recipe, over all ranks."""
+        """Backward over all micro-batches, one update. Returns the loss and the objective's figures, over all ranks."""
         made = self.optimizers()
         assert isinstance(made, torch.optim.Optimizer)
-        batches = weigh([b.to(self.device) for b in step.batches], self.groups, self.config.loss.reduction, self._sum)
-        sums = torch.zeros(1 + 2 * len(self.recipes), device=self.device)
+        batches = self.objective.prepare([b.to(self.device) for b in step.batches], self._sum)
+        sums = torch.zeros(1 + 2 * len(self.objective.names), device=self.device)
         for number, batch in enumerate(batches):
             torch.manual_seed(keyed.key(self.config.seed, "dropout", step.number, number, self.global_rank))
             with self._syncing_last(number == len(batches) - 1):
-                nll = token_nll(self.model, batch)  # (B, T)
-                loss = weighted_sum(nll, batch)
+                loss, figures = self.objective.loss(batch, step.number)
                 self.manual_backward(loss * self.trainer.world_size)  # DDP takes the mean of gradients over ranks
-            sums += self._sums(loss, nll, batch)
+            sums += torch.cat([loss.detach()[None], figures])
         sums = self._sum(sums)
         if not torch.isfinite(sums[0]):
             uids = [uid for batch in batches for uid in batch.uids]
@@ -76,8 +71,8 @@ class TrainingModule(LightningModule):
         """The loss of given micro-batches, dropout off: what the same data cost before and after training."""
         training = self.model.training
         self.model.eval()
-        weighed = weigh([b.to(self.device) for b in batches], self.groups, self.config.loss.reduction, lambda own: own)
-        total = sum(weighted_sum(token_nll(self.model, batch), batch).item() for batch in weighed)
+        alone = self.objective.prepare([b.to(self.device) for b in batches], lambda own: own)
+        total = sum(self.objective.loss(batch, self.config.steps)[0].item() for batch in alone)
         self.model.train(training)
         return total
 
@@ -100,32 +95,11 @@ class TrainingModule(LightningModule):
             torch.distributed.all_reduce(value)
         return value
 
-    def _sums(self, loss: Tensor, nll: Tensor, batch: Batch) -> Tensor:
-        """(1 + 2R,): loss, then token losses and token counts of each recipe."""
-        assert batch.loss_weight is not None
-        counted = (batch.loss_weight > 0).float()
-        zeros = torch.zeros(len(self.recipes), device=self.device)
-        losses = zeros.index_add(0, batch.recipe, (nll.detach() * counted).sum(1))
-        return torch.cat([loss.detach()[None], losses, zeros.index_add(0, batch.recipe, counted.sum(1))])
-
     def _report(self, sums: Tensor) -> dict[str, Tensor]:
-        """`loss`, and the token mean of each recipe the step held."""
-        count = len(self.recipes)
-        means = sums[1 : 1 + count] / sums[1 + count :]
+        """`loss`, and each figure the step had something for."""
+        names = self.objective.names
+        means = sums[1 : 1 + len(names)] / sums[1 + len(names) :]
         return {
             "loss": sums[0],
-            **{f"loss/{name}": mean for name, mean in zip(self.recipes, means, strict=True)},
+            **dict(zip(names, means, strict=True)),
         }
-
-
-def token_nll(model: InstructBlip, batch: Batch) -> Tensor:
-    """(B, T) negative log-likelihood of every target token."""
-    assert batch.labels is not None
-    nll: Tensor = model(**batch.inputs(), labels=batch.labels)
-    return nll
-
-
-def weighted_sum(nll: Tensor, batch: Batch) -> Tensor:
-    """This micro-batch's share of the step's loss."""
-    assert batch.loss_weight is not None
-    return (nll * batch.loss_weight).sum()

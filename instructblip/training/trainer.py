@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -23,8 +24,13 @@ from instructblip.training.ledger import Ledger
 from instructblip.training.run import rank
 
 
-def trainer(config: TrainConfig, run: Path, steps: StepData, resumed: Checkpoint | None) -> Trainer:
-    """A Trainer for the steps that `resumed` left. Checkpoints, sampling and accumulation are ours, not Lightning's."""
+def trainer(
+    config: TrainConfig, run: Path, steps: StepData, figures: Sequence[str], resumed: Checkpoint | None
+) -> Trainer:
+    """A Trainer for the steps that `resumed` left; `figures` are what the objective reports.
+
+    Checkpoints, sampling and accumulation are ours, not Lightning's.
+    """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", "Found .* module.s. in eval mode")  # the frozen backbones, on purpose
     warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device`")
@@ -40,7 +46,7 @@ def trainer(config: TrainConfig, run: Path, steps: StepData, resumed: Checkpoint
         precision=settings.precision.value,
         max_steps=config.steps - steps.first,
         max_epochs=1,
-        callbacks=_callbacks(config, run, steps, resumed),
+        callbacks=_callbacks(config, run, steps, figures, resumed),
         logger=_wandb(config.logger, run) if config.logger.wandb else False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -49,7 +55,9 @@ def trainer(config: TrainConfig, run: Path, steps: StepData, resumed: Checkpoint
     )
 
 
-def _callbacks(config: TrainConfig, run: Path, steps: StepData, resumed: Checkpoint | None) -> list[Callback]:
+def _callbacks(
+    config: TrainConfig, run: Path, steps: StepData, figures: Sequence[str], resumed: Checkpoint | None
+) -> list[Callback]:
     """Files are written by the first process alone; every process counts its samples and unreadable pictures."""
     ledger = Ledger(steps.data, carried=resumed.ledger if resumed else None)
     everywhere = [BadMedia(run, config), Counting(config, ledger)]
@@ -57,7 +65,7 @@ def _callbacks(config: TrainConfig, run: Path, steps: StepData, resumed: Checkpo
         return everywhere
     return [
         *everywhere,
-        Metrics(run, config, steps.data.names, steps.first),
+        Metrics(run, config, figures, steps.first),
         Checkpointing(run, config, steps.data, inherited(init_paths(config.model)), ledger),
         Progressing(config, steps.first),
         FixedBatch(run, steps),

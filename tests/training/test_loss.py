@@ -22,7 +22,7 @@ def batch(samples: list[int], filler: bool = False) -> Batch:
         weight[row, : TARGETS[sample]] = 1
     blank = torch.zeros(0)
     group = torch.cat([GROUPS[samples], torch.zeros(int(filler), dtype=torch.long)])
-    return Batch(blank, blank, blank, blank, blank, blank, None, weight, blank, group, ())
+    return Batch(blank, blank, blank, blank, blank, blank, None, weight, blank, group, blank, ())
 
 
 def split(parts: list[list[Batch]], reduction: Reduction) -> dict[int, Tensor]:

@@ -192,10 +192,10 @@ def test_too_many_bad_pictures_stop_the_run(tiny: Tiny, monkeypatch: pytest.Monk
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_samples(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from instructblip.training import module
+    from instructblip.training import module, objectives
 
-    real = module.token_nll
-    monkeypatch.setattr(module, "token_nll", lambda model, batch: real(model, batch) * float("nan"))
+    real = objectives.token_nll
+    monkeypatch.setattr(objectives, "token_nll", lambda model, batch: real(model, batch) * float("nan"))
     monkeypatch.setattr(module.TrainingModule, "fixed_loss", lambda self, batches: 0.0)
     with pytest.raises(FloatingPointError, match=r"at step 0; samples of this rank: \['"):
         train(tiny())

@@ -18,9 +18,9 @@ from instructblip.training.callbacks.progress import finite
 class Metrics(Callback):
     """`metrics.csv`, one row every `log_every` steps, continued across resumes; rows of redone steps are dropped."""
 
-    def __init__(self, run: Path, config: TrainConfig, recipes: Sequence[str], first: int) -> None:
+    def __init__(self, run: Path, config: TrainConfig, figures: Sequence[str], first: int) -> None:
         self.path, self.every, self.last = run / "metrics.csv", config.trainer.log_every, config.steps
-        self.columns = ["step", "loss", *(f"loss/{name}" for name in recipes), "lr", "seconds"]
+        self.columns = ["step", "loss", *figures, "lr", "seconds"]
         self.first = first
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
