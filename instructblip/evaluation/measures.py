@@ -1,7 +1,7 @@
 """The metrics by the names recipes call them by, each over all predictions of a split with their Samples.
 
 A metric that is a mean has a value per item; BLEU, METEOR and AUROC belong to the whole. All give the value of any
-part too, which is how domains are told apart and how an interval is drawn.
+part too, which is how domains are told apart, and of draws for an interval.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 from typing import TypeVar
 
 from instructblip.data.sample import Sample
-from instructblip.evaluation import captions, metrics
+from instructblip.evaluation import captions, metrics, reweighting
 from instructblip.evaluation.answers import VARIANTS
 from instructblip.evaluation.predictions import Prediction
 from instructblip.names import lookup
@@ -36,6 +36,7 @@ class Measured:
     items: tuple[float | None, ...] | None
     over: Callable[[Sequence[int]], float | None]
     extra: dict[str, float | None]  # of each part as a split of its own, named `domain:near-domain`
+    weighted: reweighting.Weighted | None = None  # None: METEOR, whose scorer is another program
 
 
 Metric = Callable[[Sequence[Pair]], Measured]
@@ -50,7 +51,8 @@ def item_mean(function: ItemMetric) -> Metric:
         def over(places: Sequence[int]) -> float | None:
             return metrics.mean([items[at] for at in places])
 
-        return Measured(metrics.mean(items), sum(item is not None for item in items), items, over, _extra(pairs, over))
+        n = sum(item is not None for item in items)
+        return Measured(metrics.mean(items), n, items, over, _extra(pairs, over), reweighting.mean(items))
 
     return measure
 
@@ -63,7 +65,8 @@ def auroc(pairs: Sequence[Pair]) -> Measured:
     def over(places: Sequence[int]) -> float | None:
         return metrics.auroc([labels[at] for at in places], [odds[at] for at in places])
 
-    return Measured(over(range(len(pairs))), len(pairs), None, over, _extra(pairs, over))
+    weighted = reweighting.auroc(labels, odds)
+    return Measured(over(range(len(pairs))), len(pairs), None, over, _extra(pairs, over), weighted)
 
 
 def caption_score(name: str) -> Metric:
@@ -84,7 +87,11 @@ def caption_score(name: str) -> Metric:
 
         whole = score(range(len(pairs)))
         items = tuple(whole.items) if name in captions.MEANS else None
-        return Measured(whole.value, len(pairs), items, over, _extra(pairs, over))
+        redraw = {"CIDEr": reweighting.cider, "Bleu_4": reweighting.bleu4}.get(name)
+        weighted = reweighting.mean(whole.items) if items else None
+        if redraw:
+            weighted = reweighting.later(redraw, references, predictions)
+        return Measured(whole.value, len(pairs), items, over, _extra(pairs, over), weighted)
 
     return measure
 
