@@ -15,15 +15,19 @@ from torch import Tensor
 from instructblip.models.instructblip import InstructBlip
 from instructblip.models.lora import is_adapter
 from instructblip.models.pretrained import check_fit, fingerprint
+from instructblip.models.sharding import whole
 from instructblip.models.weights import BASE, read
 
 
 def trainable_state(model: InstructBlip) -> dict[str, Tensor]:
-    """Every tensor outside the frozen backbones, the last text feed-forward included, and the adapters in them."""
+    """Every tensor outside the frozen backbones, the last text feed-forward included, and the adapters in them.
+
+    Whole, also where the model is sharded; then all processes call it together.
+    """
     frozen = tuple(f"{part}." for part in model.frozen)
     once = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
     return {
-        name: tensor.detach().cpu().contiguous()
+        name: whole(tensor).contiguous()
         for name, tensor in model.state_dict().items()
         if name in once and (not name.startswith(frozen or "\0") or is_adapter(name))
     }

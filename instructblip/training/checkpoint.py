@@ -13,16 +13,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from instructblip.data.lineage import Seen, merge
 from instructblip.files import read_json, remove_leftovers, sha256, sync, write_json
-from instructblip.models.checkpoint import base_fingerprint, load_trainable, write_trainable
+from instructblip.models.checkpoint import base_fingerprint, load_trainable
 from instructblip.models.instructblip import InstructBlip
+from instructblip.models.weights import BASE
+from instructblip.training.state import TrainState
 
 Facts = dict[str, Any]  # JSON
-WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.pt", "state.json"
+WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,10 @@ class Checkpoint:
             raise ValueError(f"{self.folder} was trained on the frozen base {own}, this model has the base {base}")
         load_trainable(model, load_file(self.folder / WEIGHTS))
 
-    def load_optimizer(self) -> dict[str, Any]:
+    def load_optimizer(self) -> dict[str, Tensor]:
+        """For `state.restore_optimizer`. Raises ValueError when the file was altered."""
         self._check(OPTIMIZER)
-        state: dict[str, Any] = torch.load(self.folder / OPTIMIZER, weights_only=True, map_location="cpu")
-        return state
+        return load_file(self.folder / OPTIMIZER)
 
     @property
     def _state(self) -> dict[str, Any]:
@@ -78,29 +80,32 @@ class Checkpoint:
 def save(
     run: Path,
     step: int,
-    model: InstructBlip,
-    optimizer: torch.optim.Optimizer,
+    state: TrainState,
+    base: str,
     lineage: Sequence[Seen],
     keep: int,
     ledger: Facts | None = None,
 ) -> None:
-    """Writes `checkpoints/step-<n>` whole or not at all, then removes all but the last `keep`."""
+    """Writes `checkpoints/step-<n>` whole or not at all, then removes all but the last `keep`.
+
+    `base` is the fingerprint of the frozen base that the weights belong to.
+    """
     final = run / "checkpoints" / f"step-{step:08d}"
     temporary = final.with_name(f".{final.name}.tmp")
     remove_leftovers(final.parent)
     temporary.mkdir(parents=True)
-    write_trainable(model, temporary / WEIGHTS)
-    torch.save(optimizer.state_dict(), temporary / OPTIMIZER)
+    save_file(state.weights, temporary / WEIGHTS, metadata={BASE: base})
+    save_file(state.optimizer, temporary / OPTIMIZER)
     for name in (WEIGHTS, OPTIMIZER):
         sync(temporary / name)
-    state = {
+    facts = {
         "step": step,
-        "base": base_fingerprint(model),
+        "base": base,
         "lineage": [asdict(seen) for seen in lineage],
         "ledger": ledger,
         "sha256": {name: sha256(temporary / name) for name in (WEIGHTS, OPTIMIZER)},
     }
-    write_json(temporary / STATE, state)
+    write_json(temporary / STATE, facts)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
     sync(final.parent)

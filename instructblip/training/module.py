@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,9 +14,11 @@ from instructblip.config.training import TrainConfig
 from instructblip.data import keyed
 from instructblip.data.collate import Batch
 from instructblip.data.steps import Step
+from instructblip.models.checkpoint import base_fingerprint
 from instructblip.models.instructblip import InstructBlip
 from instructblip.training.objectives import Objective
 from instructblip.training.optim import learning_rate, optimizer
+from instructblip.training.state import TrainState, gather, restore_optimizer
 
 
 class TrainingModule(LightningModule):
@@ -30,18 +32,19 @@ class TrainingModule(LightningModule):
         model: InstructBlip,
         config: TrainConfig,
         objective: Objective,
-        optimizer_state: dict[str, Any] | None,
+        optimizer_state: Mapping[str, Tensor] | None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model, self.config, self.objective = model, config, objective
         self._optimizer_state = optimizer_state
+        self.base = base_fingerprint(model)  # before anything is sharded
         self.done = 0  # steps finished since the run's beginning
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         made = optimizer(self.model.named_parameters(), self.config.optim)
         if self._optimizer_state:
-            made.load_state_dict(self._optimizer_state)
+            restore_optimizer(self.model, made, self._optimizer_state)
         return made
 
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
@@ -65,6 +68,10 @@ class TrainingModule(LightningModule):
             raise FloatingPointError(f"loss {sums[0].item()} at step {step.number}; samples of this rank: {uids}")
         self._update(made, step.number)
         return self._report(sums)
+
+    def state(self) -> TrainState:
+        """What a checkpoint holds; called by all processes together."""
+        return gather(self.model, self.trainer.optimizers[0])
 
     @torch.no_grad()
     def fixed_loss(self, batches: Sequence[Batch]) -> float:

@@ -58,18 +58,17 @@ def trainer(
 def _callbacks(
     config: TrainConfig, run: Path, steps: StepData, figures: Sequence[str], resumed: Checkpoint | None
 ) -> list[Callback]:
-    """Files are written by the first process alone; every process counts its samples and unreadable pictures."""
+    """What is logged is the first process' alone; every process counts, and has its part in what is saved."""
     ledger = Ledger(steps.data, carried=resumed.ledger if resumed else None)
-    everywhere = [BadMedia(run, config), Counting(config, ledger)]
-    if rank() != 0:
-        return everywhere
-    return [
-        *everywhere,
-        Metrics(run, config, figures, steps.first),
+    everywhere = [
+        BadMedia(run, config),
+        Counting(config, ledger),
         Checkpointing(run, config, steps.data, inherited(init_paths(config.model)), ledger),
-        Progressing(config, steps.first),
         FixedBatch(run, steps),
     ]
+    if rank() != 0:
+        return everywhere
+    return [Metrics(run, config, figures, steps.first), Progressing(config, steps.first), *everywhere]
 
 
 def _wandb(config: LoggerConfig, run: Path) -> WandbLogger:

@@ -11,8 +11,10 @@ import torch
 from instructblip.choices import PromptFormat
 from instructblip.config.model import ModelConfig
 from instructblip.data.collate import IGNORE, Collator
+from instructblip.models.checkpoint import base_fingerprint, trainable_state
 from instructblip.models.instructblip import InstructBlip, build, trainable_names
 from instructblip.training import checkpoint
+from instructblip.training.state import TrainState
 from tests.conftest import ROOT
 from tests.fixtures.language_tokenizers import FAMILIES
 
@@ -122,8 +124,8 @@ def test_a_runs_checkpoint_comes_back(family: Family, tmp_path: Path) -> None:
     with torch.no_grad():
         for name in trainable_names(original):
             original.get_parameter(name).add_(0.01)
-    optimizer = torch.optim.AdamW([original.query_tokens])
-    checkpoint.save(tmp_path, 1, original, optimizer, [], keep=1)
+    state = TrainState(trainable_state(original), {})
+    checkpoint.save(tmp_path, 1, state, base_fingerprint(original), [], keep=1)
     found = checkpoint.last_checkpoint(tmp_path)
     assert found is not None
     again = build(family.config, seed=0)

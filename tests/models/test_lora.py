@@ -16,6 +16,7 @@ from instructblip.models.checkpoint import base_fingerprint, trainable_state
 from instructblip.models.instructblip import InstructBlip, build, trainable_names
 from instructblip.models.lora import merge_adapters
 from instructblip.training import checkpoint
+from instructblip.training.state import TrainState
 
 from .conftest import BEAM, CANDIDATES, close, prompt_batch, tiny_config, training_batch
 from .families import collator, inputs, shrunk, training_rows
@@ -81,7 +82,8 @@ def test_weights_of_adapters_follow_the_seed_alone(llm: str) -> None:
 
 def test_adapters_are_saved_with_the_run_and_come_back(llm: str, tmp_path: Path) -> None:
     model = learnt(build(adapted(llm, BOTH[llm]), seed=0))
-    checkpoint.save(tmp_path, 1, model, torch.optim.AdamW([model.query_tokens]), [], keep=1)
+    state = TrainState(trainable_state(model), {})
+    checkpoint.save(tmp_path, 1, state, base_fingerprint(model), [], keep=1)
     found = checkpoint.last_checkpoint(tmp_path)
     assert found is not None
     again = build(adapted(llm, BOTH[llm]), seed=0)

@@ -16,6 +16,7 @@ from instructblip.training import checkpoint
 from instructblip.training.datamodule import TrainingSet
 from instructblip.training.ledger import Ledger
 from instructblip.training.module import TrainingModule
+from instructblip.training.state import TrainState
 
 
 class Counting(Callback):
@@ -38,7 +39,10 @@ class Counting(Callback):
 
 
 class Checkpointing(Callback):
-    """A checkpoint every `checkpoint_every` steps and after the last one, and the ledger as it then stands."""
+    """A checkpoint every `checkpoint_every` steps and after the last one, and the ledger as it then stands.
+
+    Every process gathers its part of the state, the first writes.
+    """
 
     def __init__(
         self, run: Path, config: TrainConfig, data: TrainingSet, inherited: Sequence[Seen], ledger: Ledger
@@ -55,13 +59,17 @@ class Checkpointing(Callback):
     ) -> None:
         done = batch.number + 1
         if is_saved(done, self.config):
-            lineage = merge(self.inherited, self.data.lineage(done))
-            keep = self.config.trainer.keep_checkpoints
-            ledger = self.ledger.facts(done)
-            checkpoint.save(self.run, done, pl_module.model, trainer.optimizers[0], lineage, keep, ledger)
-            write_json(self.run / "ledger.json", ledger)
-            if alarm := self.ledger.alarm(done):
-                print(f"{alarm} ({self.run / 'ledger.json'})")
+            state = pl_module.state()
+            if trainer.is_global_zero:
+                self._write(done, state, pl_module.base)
+
+    def _write(self, done: int, state: TrainState, base: str) -> None:
+        lineage = merge(self.inherited, self.data.lineage(done))
+        ledger = self.ledger.facts(done)
+        checkpoint.save(self.run, done, state, base, lineage, self.config.trainer.keep_checkpoints, ledger)
+        write_json(self.run / "ledger.json", ledger)
+        if alarm := self.ledger.alarm(done):
+            print(f"{alarm} ({self.run / 'ledger.json'})")
 
 
 def is_saved(done: int, config: TrainConfig) -> bool:
