@@ -9,11 +9,15 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach the one `except` below instead of Hydra's own exit
 import hydra
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,6 +27,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from instructblip import sweep
+from instructblip.choices import Resume
 from instructblip.config.schemas import SCHEMAS
 from instructblip.config.training import TrainConfig
 from instructblip.names import did_you_mean, require
@@ -45,30 +51,85 @@ def program(name: str) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
         composed: list[Any] = []
 
         def job(cfg: DictConfig) -> None:
-            config = OmegaConf.to_object(cfg)
-            if isinstance(config, TrainConfig):
-                _name(config)
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
-                body(config)
-            else:
+            chosen = HydraConfig.get()
+            config = _typed(cfg, chosen)
+            if chosen.mode is not RunMode.MULTIRUN:
                 composed.append(config)
+            elif os.environ.get("SLURM_PROCID", "0") == "0":  # other ranks of the same job leave its record alone
+                one = sweep.Job(chosen.job.num, _label(config, chosen))
+                sweep.kept(Path(chosen.sweep.dir), one, partial(body, config), _place(config, chosen), _told)
+            else:
+                body(config)
 
         def run() -> None:
             try:
                 refuse_misspelt(name, sys.argv[1:])
                 ConfigStore.instance().store(name=f"{name}_schema", node=SCHEMAS[name])
-                hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)()
+                composing = hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(job)
+                if {"-m", "--multirun"} & set(sys.argv[1:]):
+                    return _sweep(name, composing)
+                composing()
                 for config in composed:
                     body(config)
-            except (HydraException, OmegaConfBaseException, ValueError) as error:
-                if not _for_the_user(error):
+            except Exception as error:
+                if (message := _told(error)) is None:
                     raise
-                print(f"{name}.py: {_message(error)}", file=sys.stderr)
+                print(f"{name}.py: {message}", file=sys.stderr)
                 sys.exit(REFUSED)
 
         return run
 
     return wrap
+
+
+def _sweep(name: str, launch: Callable[[], None]) -> None:
+    """Composes every job before the first one begins, launches them, and ends with the table of all; exits 1 unless
+    all went well."""
+    parsed = OverridesParser.create().parse_overrides([text for text in sys.argv[1:] if "=" in text])
+    overrides = BasicSweeper.split_arguments(parsed, None)[0]
+    place = fingerprint([name, [[each for each in job if not each.startswith("hydra")] for job in overrides]])
+    sys.argv.append(f"hydra.sweep.dir=${{paths.runs}}/.sweeps/{place}")
+    jobs = []
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        for number, each in enumerate(overrides):
+            cfg = compose(config_name=name, overrides=[*each, sys.argv[-1]], return_hydra_config=True)
+            cfg.hydra.job.num, chosen = number, cfg.hydra
+            folder = Path(chosen.sweep.dir)
+            del cfg.hydra
+            jobs.append(sweep.Job(number, _label(_typed(cfg, chosen), chosen)))
+    sweep.begin(folder, jobs)
+    try:
+        launch()
+    except Exception as error:  # a launcher's own; what befalls a job is in its record
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sweep.await_queue(folder)
+    finally:
+        well = sweep.end(folder, jobs)
+    if not well:
+        sys.exit(1)
+
+
+def _typed(cfg: DictConfig, chosen: Any) -> Any:
+    """The config as dataclasses; a run gets its name. Jobs of a sweep go on with what is there: requeued ones must."""
+    config = OmegaConf.to_object(cfg)
+    if isinstance(config, TrainConfig):
+        overrides = OverridesParser.create().parse_overrides(list(chosen.overrides.task))
+        _name(config, overrides, chosen)
+        if chosen.mode is RunMode.MULTIRUN and "resume" not in {each.key_or_group for each in overrides}:
+            config.resume = Resume.auto
+    return config
+
+
+def _label(config: Any, chosen: Any) -> str:
+    return config.name if isinstance(config, TrainConfig) else " ".join(chosen.overrides.task)
+
+
+def _place(config: Any, chosen: Any) -> AbstractContextManager[None]:
+    """Jobs of `hydra/launcher=local` all start at once and take turns; others have their place already."""
+    if os.environ.get("SUBMITIT_EXECUTOR") != "local":
+        return nullcontext()
+    devices = config.trainer.devices if isinstance(config, TrainConfig) else 1
+    return sweep.slot(Path(chosen.sweep.dir).parent, sweep.slots_here(devices), devices)
 
 
 def refuse_misspelt(name: str, arguments: list[str]) -> None:
@@ -101,9 +162,7 @@ def run_name(config: TrainConfig, overridden: bool) -> str:
     return f"{'+'.join(names)}-s{config.seed}{suffix}"
 
 
-def _name(config: TrainConfig) -> None:
-    chosen = HydraConfig.get()
-    overrides = OverridesParser.create().parse_overrides(list(chosen.overrides.task))
+def _name(config: TrainConfig, overrides: list[Override], chosen: Any) -> None:
     given = [override for override in overrides if override.key_or_group == "experiment"]
     config.experiment = _as_list(given[-1].value() if given else chosen.runtime.choices["experiment"])
     if not config.name:
@@ -164,12 +223,13 @@ def _groups() -> list[str]:
     return sorted(folder for folder in folders if not folder.startswith("experiment/"))
 
 
-def _for_the_user(error: BaseException) -> bool:
-    """A ValueError raised by a line of ours is addressed to the user; any other keeps its traceback."""
+def _told(error: Exception) -> str | None:
+    """The message of an error that is addressed to the user: Hydra's, or a ValueError raised by a line of ours."""
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return True
+        return _message(error)
     last = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    return last.is_relative_to(ROOT / "instructblip") or last.parent == ROOT
+    ours = last.is_relative_to(ROOT / "instructblip") or last.parent == ROOT
+    return _message(error) if isinstance(error, ValueError) and ours else None
 
 
 def _message(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -91,14 +90,3 @@ def test_training_killed_at_random_moments(world: World, tmp_path: Path) -> None
         for name in ("whole", "killed")
     ]
     assert steps[0] == steps[1], "every step is logged once, with the same loss"
-
-
-def test_a_sweep_runs_every_job_into_its_own_directory(world: World, tmp_path: Path) -> None:
-    done = run_program(
-        "train.py", "-m", "experiment=[miniature,ablation/no_balancing],miniature", "seed=1,2", "steps=2", "batch_size=8", "group_size=4",
-        "trainer.num_workers=0", f"paths.data={world.data}", f"paths.runs={tmp_path}",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    finished = sorted(path.parent.name.rsplit("-", 1)[0] for path in tmp_path.glob("*/finished.json"))
-    assert finished == ["miniature+no_balancing-s1", "miniature+no_balancing-s2", "miniature-s1", "miniature-s2"]
-    assert os.listdir(ROOT).count("multirun.yaml") == 0

@@ -41,7 +41,7 @@ def test_a_large_set_is_prepared_by_an_array_and_joined(slurm: dict[str, str], w
     ]
     swept = program("prepare.py", "-m", *parts, "part=range(0,4)", *nodes, environment=slurm)
     assert swept.returncode == 0, swept.stderr
-    logs = list((tmp_path / "runs/.sweeps/.submitit").rglob("*_log.out"))
+    logs = list((tmp_path / "runs/.sweeps").rglob("*_log.out"))
     assert len(logs) == 4, "four tasks of an array"
     joined = program("prepare.py", *parts, "join=true", environment=slurm)
     assert joined.returncode == 0, joined.stderr
