@@ -42,7 +42,7 @@ def fit(config: TrainConfig, run: Path) -> None:
         resumed.step if resumed else 0,
     )
     aim = objective(config, model, data.names)
-    module = TrainingModule(model, config, aim, resumed.load_optimizer() if resumed else None)
+    module = TrainingModule(model, config, aim, len(data.names), resumed.load_optimizer() if resumed else None)
     if rank() == 0:
         begin(run, config, steps.facts())
     trainer(config, run, steps, aim.names, resumed).fit(module, steps)

@@ -50,11 +50,15 @@ class TrainerConfig:
 
 @dataclass
 class LoggerConfig:
-    """The metrics file is always written; W&B only when asked for."""
+    """Beside the files of the run directory, which are always written."""
 
+    tensorboard: bool = False
     wandb: bool = False
-    project: str = "instructblip"
-    offline: bool = True
+    project: str = "instructblip"  # of W&B, as all that follow
+    entity: str | None = None
+    group: str | None = None  # of a sweep's runs; null: those of the same experiment
+    tags: list[str] = field(default_factory=list)  # beside experiment and mixture
+    offline: bool = True  # no account needed; `wandb sync` sends it later
 
 
 @dataclass

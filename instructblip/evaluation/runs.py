@@ -56,7 +56,7 @@ def read_run(folder: Path) -> Run:
         seed=config.seed,
         steps=config.steps,
         step=int(last["step"]) if last else None,
-        loss=float(last["loss"]) if last else None,
+        loss=float(loss) if last and (loss := last["train/loss"]) else None,
         finished=(folder / "finished.json").is_file(),
     )
 

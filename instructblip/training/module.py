@@ -16,6 +16,7 @@ from instructblip.data.collate import Batch
 from instructblip.data.steps import Step
 from instructblip.models.checkpoint import base_fingerprint
 from instructblip.models.instructblip import InstructBlip
+from instructblip.training.gradients import QueryGradients
 from instructblip.training.objectives import Objective
 from instructblip.training.optim import learning_rate, optimizer
 from instructblip.training.state import TrainState, gather, restore_optimizer
@@ -32,11 +33,13 @@ class TrainingModule(LightningModule):
         model: InstructBlip,
         config: TrainConfig,
         objective: Objective,
+        recipes: int,
         optimizer_state: Mapping[str, Tensor] | None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.model, self.config, self.objective = model, config, objective
+        self.model, self.config, self.objective, self.recipes = model, config, objective, recipes
+        self.gradients = QueryGradients(model)
         self._optimizer_state = optimizer_state
         self.base = base_fingerprint(model)  # before anything is sharded
         self.done = 0  # steps finished since the run's beginning
@@ -51,23 +54,27 @@ class TrainingModule(LightningModule):
         return batch  # micro-batches move one by one
 
     def training_step(self, step: Step, _: int) -> dict[str, Tensor]:
-        """Backward over all micro-batches, one update. Returns the loss and the objective's figures, over all ranks."""
+        """Backward over all micro-batches, one update. Returns the `loss` and `figures` (2, N), over all ranks:
+        the sums of those that the objective names and of each recipe's gradient, and of what they are means over.
+        """
         made = self.optimizers()
         assert isinstance(made, torch.optim.Optimizer)
         batches = self.objective.prepare([b.to(self.device) for b in step.batches], self._sum)
-        sums = torch.zeros(1 + 2 * len(self.objective.names), device=self.device)
+        count = len(self.objective.names)
+        sums = torch.zeros(1 + 2 * (count + self.recipes), device=self.device)
         for number, batch in enumerate(batches):
             torch.manual_seed(keyed.key(self.config.seed, "dropout", step.number, number, self.global_rank))
             with self._syncing_last(number == len(batches) - 1):
                 loss, figures = self.objective.loss(batch, step.number)
                 self.manual_backward(loss * self.trainer.world_size)  # DDP takes the mean of gradients over ranks
-            sums += torch.cat([loss.detach()[None], figures])
+            sums += torch.cat([loss.detach()[None], figures, self.gradients.by_recipe(batch, self.recipes)])
         sums = self._sum(sums)
         if not torch.isfinite(sums[0]):
             uids = [uid for batch in batches for uid in batch.uids]
             raise FloatingPointError(f"loss {sums[0].item()} at step {step.number}; samples of this rank: {uids}")
         self._update(made, step.number)
-        return self._report(sums)
+        named, pulls = sums[1 : 1 + 2 * count].view(2, count), sums[1 + 2 * count :].view(2, self.recipes)
+        return {"loss": sums[0], "figures": torch.cat([named, pulls], dim=1)}
 
     def state(self) -> TrainState:
         """What a checkpoint holds; called by all processes together."""
@@ -101,12 +108,3 @@ class TrainingModule(LightningModule):
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(value)
         return value
-
-    def _report(self, sums: Tensor) -> dict[str, Tensor]:
-        """`loss`, and each figure the step had something for."""
-        names = self.objective.names
-        means = sums[1 : 1 + len(names)] / sums[1 + len(names) :]
-        return {
-            "loss": sums[0],
-            **dict(zip(names, means, strict=True)),
-        }

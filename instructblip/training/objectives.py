@@ -36,17 +36,24 @@ def objective(config: TrainConfig, model: InstructBlip, recipes: Sequence[str]) 
     size = config.loss.group_size or config.group_size
     if config.batch_size % size:
         raise ValueError(f"batch_size={config.batch_size} is not a multiple of loss.group_size={size}")
-    return Instruct(model, [f"loss/{name}" for name in recipes], config.batch_size // size, config.loss.reduction)
+    return Instruct(model, recipes, config.batch_size // size, config.loss.reduction)
 
 
 @dataclass(frozen=True)
 class Instruct:
-    """The likelihood of the response, weighed by `training/loss.py`; reported is each recipe's mean over tokens."""
+    """The likelihood of the response, weighed by `training/loss.py`.
+
+    Reported are each recipe's mean over tokens, `loss/<recipe>`, and its share of the loss, `loss_share/<recipe>`.
+    """
 
     model: InstructBlip
-    names: Sequence[str]
+    recipes: Sequence[str]
     groups: int
     reduction: Reduction
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{figure}/{recipe}" for figure in ("loss", "loss_share") for recipe in self.recipes]
 
     def prepare(self, batches: Sequence[Batch], all_reduce: Sum) -> list[Batch]:
         return weigh(batches, self.groups, self.reduction, all_reduce)
@@ -54,10 +61,13 @@ class Instruct:
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         assert batch.loss_weight is not None
         nll = token_nll(self.model, batch)  # (B, T)
+        loss = (nll * batch.loss_weight).sum()
         counted = (batch.loss_weight > 0).float()
-        zeros = torch.zeros(len(self.names), device=nll.device)
-        sums = zeros.index_add(0, batch.recipe, (nll.detach() * counted).sum(1))
-        return (nll * batch.loss_weight).sum(), torch.cat([sums, zeros.index_add(0, batch.recipe, counted.sum(1))])
+        rows = torch.stack(
+            [(nll * counted).sum(1), (nll * batch.loss_weight).sum(1), counted.sum(1)]
+        ).detach()  # (3, B)
+        nlls, shares, tokens = rows.new_zeros(3, len(self.recipes)).index_add(1, batch.recipe, rows)
+        return loss, torch.cat([nlls, shares, tokens, shares.sum().expand_as(shares)])
 
 
 def token_nll(model: InstructBlip, batch: Batch) -> Tensor:

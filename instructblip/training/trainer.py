@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import WandbLogger
 
-from instructblip.config.training import LoggerConfig, TrainConfig
+from instructblip.config.training import TrainConfig
 from instructblip.models.paths import init_paths
 from instructblip.training.callbacks.bad_media import BadMedia
 from instructblip.training.callbacks.fixed_batch import FixedBatch
+from instructblip.training.callbacks.logging import Logging
+from instructblip.training.callbacks.measuring import Ending, Measuring
 from instructblip.training.callbacks.metrics import Metrics
 from instructblip.training.callbacks.progress import Progressing
 from instructblip.training.callbacks.saving import Checkpointing, Counting
@@ -47,7 +48,7 @@ def trainer(
         max_steps=config.steps - steps.first,
         max_epochs=1,
         callbacks=_callbacks(config, run, steps, figures, resumed),
-        logger=_wandb(config.logger, run) if config.logger.wandb else False,
+        logger=False,  # ours begin once it is known where the run goes on
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -60,16 +61,18 @@ def _callbacks(
 ) -> list[Callback]:
     """What is logged is the first process' alone; every process counts, and has its part in what is saved."""
     ledger = Ledger(steps.data, carried=resumed.ledger if resumed else None)
-    everywhere = [
+    measuring = Measuring(config, figures, steps.data.names)
+    logged = [
+        Metrics(run, measuring, steps),
+        Logging(run, config, measuring, steps),
+        Progressing(config, measuring, steps),
+    ]
+    return [
+        measuring,
+        *(logged if rank() == 0 else []),
         BadMedia(run, config),
         Counting(config, ledger),
         Checkpointing(run, config, steps.data, inherited(init_paths(config.model)), ledger),
         FixedBatch(run, steps),
+        Ending(measuring),
     ]
-    if rank() != 0:
-        return everywhere
-    return [Metrics(run, config, figures, steps.first), Progressing(config, steps.first), *everywhere]
-
-
-def _wandb(config: LoggerConfig, run: Path) -> WandbLogger:
-    return WandbLogger(project=config.project, name=run.name, id=run.name, save_dir=run, offline=config.offline)

@@ -27,7 +27,7 @@ def write_run(folder: Path, rows: str = "", finished: bool = False) -> Path:
     config = "experiment: [vicuna7b, ablation/x]\nmixture: {name: no_web}\nseed: 7\nsteps: 40\n"
     (folder / "config.yaml").write_text(config, encoding="utf-8")
     if rows:
-        (folder / "metrics.csv").write_text(f"step,loss,lr\n{rows}", encoding="utf-8")
+        (folder / "metrics.csv").write_text(f"step,train/loss,train/lr\n{rows}", encoding="utf-8")
     if finished:
         (folder / "finished.json").write_text("{}", encoding="utf-8")
     return folder

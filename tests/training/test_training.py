@@ -29,9 +29,14 @@ def train(config: TrainConfig) -> Path:
     return run
 
 
-def losses(run: Path) -> list[float]:
+def logged(run: Path, name: str) -> list[float | None]:
+    """A column of metrics.csv; None where the step had nothing of it."""
     with (run / "metrics.csv").open() as file:
-        return [float(row["loss"]) for row in csv.DictReader(file)]
+        return [float(row[name]) if row[name] else None for row in csv.DictReader(file)]
+
+
+def losses(run: Path) -> list[float | None]:
+    return logged(run, "train/loss")
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -113,6 +118,9 @@ def test_two_processes_make_the_same_update(tiny: Tiny, tmp_path: Path) -> None:
     )  # fmt: skip
     pair = tmp_path / "runs/pair"
     assert losses(alone) == pytest.approx(losses(pair), rel=1e-5)
+    for name in ("loss/vqav2", "loss_share/vqav2", "gradient_share/vqav2", "lr"):
+        column = logged(alone, f"train/{name}")
+        assert column == pytest.approx(logged(pair, f"train/{name}"), rel=1e-3) and any(column)
     a, b = weights(alone), weights(pair)
     assert max((a[name] - b[name]).abs().max().item() for name in a) < 1e-4
 

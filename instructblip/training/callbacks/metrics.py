@@ -4,48 +4,52 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from instructblip.config.training import TrainConfig
 from instructblip.data.steps import Step
-from instructblip.training.callbacks.progress import finite
+from instructblip.files import replacing
+from instructblip.training.callbacks.measuring import Measuring
+from instructblip.training.datamodule import StepData
 
 
 class Metrics(Callback):
-    """`metrics.csv`, one row every `log_every` steps, continued across resumes; rows of redone steps are dropped."""
+    """`metrics.csv`, one row every `log_every` steps, continued across resumes; rows of redone steps are dropped.
 
-    def __init__(self, run: Path, config: TrainConfig, figures: Sequence[str], first: int) -> None:
-        self.path, self.every, self.last = run / "metrics.csv", config.trainer.log_every, config.steps
-        self.columns = ["step", "loss", *figures, "lr", "seconds"]
-        self.first = first
+    The columns are the same all the way; what a row has no number for is left empty.
+    """
+
+    def __init__(self, run: Path, measuring: Measuring, steps: StepData) -> None:
+        self.path, self.measuring, self.steps = run / "metrics.csv", measuring, steps
+        self.columns = ["step", *measuring.names, "seconds"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.began = time.perf_counter()
-        kept = [row for row in read_metrics(self.path) if int(row["step"]) <= self.first]
-        with self.path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(kept)
+        keep_rows(self.path, self.columns, self.steps.first)
 
     def on_train_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: dict[str, Any],
-        batch: Step,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], batch: Step, batch_idx: int
     ) -> None:
-        done = batch.number + 1
-        if done % self.every and done != self.last:
-            return
-        known = {name: f"{value:.8g}" for name, value in finite(outputs).items()}
-        row = {"step": done, **known, "lr": f"{trainer.optimizers[0].param_groups[0]['lr']:.8g}"}
-        with self.path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, self.columns).writerow({**row, "seconds": f"{time.perf_counter() - self.began:.2f}"})
+        if self.measuring.row:
+            known = {name: f"{value:.8g}" for name, value in self.measuring.row.items()}
+            row = {"step": batch.number + 1, **known, "seconds": f"{time.perf_counter() - self.began:.2f}"}
+            append_row(self.path, self.columns, row)
+
+
+def keep_rows(path: Path, columns: list[str], last: int) -> None:
+    """Begins a file of these columns, with the rows it has up to step `last`."""
+    kept = [row for row in read_metrics(path) if int(row["step"]) <= last]
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(kept)
+
+
+def append_row(path: Path, columns: list[str], row: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8", newline="") as file:
+        csv.DictWriter(file, columns).writerow(row)
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

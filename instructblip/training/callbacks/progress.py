@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -19,13 +18,15 @@ from rich.progress import (
 
 from instructblip.config.training import TrainConfig
 from instructblip.data.steps import Step
+from instructblip.training.callbacks.measuring import Measuring
+from instructblip.training.datamodule import StepData
 
 
 class Progressing(Callback):
     """A bar with loss in total and per recipe, samples/s and time left; plain lines where there is no terminal."""
 
-    def __init__(self, config: TrainConfig, first: int) -> None:
-        self.config, self.first = config, first
+    def __init__(self, config: TrainConfig, measuring: Measuring, steps: StepData) -> None:
+        self.config, self.measuring, self.steps = config, measuring, steps
         self.console = Console()
         self.bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
@@ -36,7 +37,7 @@ class Progressing(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.began = time.perf_counter()
         self.bar.start()
-        self.task = self.bar.add_task("train", total=self.config.steps, completed=self.first, note="")
+        self.task = self.bar.add_task("train", total=self.config.steps, completed=self.steps.first, note="")
 
     def on_train_batch_end(  # type: ignore[override]
         self,
@@ -47,11 +48,11 @@ class Progressing(Callback):
         batch_idx: int,
     ) -> None:
         done = batch.number + 1
-        if done % self.config.trainer.log_every == 0 or done == self.config.steps:
-            note = self._note(outputs, done)
+        if self.measuring.row:
+            note = self._note()
             self.bar.update(self.task, completed=done, note=note)
             if self.bar.disable:
-                left = (time.perf_counter() - self.began) / (done - self.first) * (self.config.steps - done)
+                left = (time.perf_counter() - self.began) / (done - self.steps.first) * (self.config.steps - done)
                 line = f"step {done} of {self.config.steps}  {note}  {left:.0f} s left"
                 self.console.print(line, highlight=False, soft_wrap=True)
 
@@ -61,14 +62,8 @@ class Progressing(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.bar.stop()
 
-    def _note(self, outputs: dict[str, Any], done: int) -> str:
-        seconds = time.perf_counter() - self.began
-        rate = (done - self.first) * self.config.batch_size / seconds
-        losses = [f"{name.removeprefix('loss/')} {value:.3f}" for name, value in finite(outputs).items()]
-        return "  ".join([*losses, f"{rate:.0f} samples/s"])
-
-
-def finite(outputs: dict[str, Any]) -> dict[str, float]:
-    """The losses as numbers; a recipe that the step did not hold has none."""
-    losses = {name: value.item() for name, value in outputs.items()}
-    return {name: value for name, value in losses.items() if math.isfinite(value)}
+    def _note(self) -> str:
+        row = self.measuring.row
+        losses = [name for name in row if name == "train/loss" or name.startswith("train/loss/")]
+        shown = [f"{name.removeprefix('train/').removeprefix('loss/')} {row[name]:.3f}" for name in losses]
+        return "  ".join([*shown, f"{row['speed/samples_per_s']:.0f} samples/s"])
