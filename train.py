@@ -9,7 +9,7 @@ from instructblip.config.training import TrainConfig
 @program("train")
 def main(config: TrainConfig) -> None:
     if config.dry_run:
-        from instructblip.training.plan import show
+        from instructblip.training.plan.page import show
 
         return show(config)
     from instructblip.training.run import is_finished, opened

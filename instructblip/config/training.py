@@ -62,6 +62,15 @@ class LoggerConfig:
 
 
 @dataclass
+class PlanConfig:
+    """What `dry_run=true` reckons with; no run depends on it."""
+
+    gpus: int | None = None  # how the run would go on so many; null: as `trainer` says
+    memory_gb: float | None = None  # of each, 10^9 bytes; null: 40, as the paper's A100
+    mfu: float = 0.4  # ours, an assumption: LAVIS' best public log of this architecture reaches 0.38
+
+
+@dataclass
 class TrainConfig:
     experiment: list[str] = field(default_factory=list)  # filled from the experiment= on the command line
     name: str = ""  # of the run directory; derived when empty
@@ -84,3 +93,4 @@ class TrainConfig:
     paths: PathsConfig = field(default_factory=PathsConfig)
     resume: Resume = Resume.never
     dry_run: bool = False
+    plan: PlanConfig = field(default_factory=PlanConfig)
