@@ -97,7 +97,7 @@ def test_counts_of_a_batch_leave_padding_and_fillers_out() -> None:
         pixel_values=torch.zeros(2, 3, 8, 8, dtype=torch.uint8), image_index=torch.tensor([0, 0, 1]),
         qformer_input_ids=torch.ones(3, 4), qformer_attention_mask=torch.tensor([[1, 1, 1, 0]] * 3),
         input_ids=torch.ones(3, 9), attention_mask=torch.ones(3, 9), labels=None, loss_weight=None,
-        recipe=torch.zeros(3), group=torch.zeros(3), uids=("a", "b", "c"), tokens=((4, 2), (5, 3), (4, 1)),
+        recipe=torch.zeros(3), group=torch.zeros(3), place=torch.arange(3), uids=("a", "b", "c"), tokens=((4, 2), (5, 3), (4, 1)),
     )  # fmt: skip
     assert Counts.of(batch) == Counts(2, 3, 9, 13, 6)
     assert Counts.of(replace(batch, tokens=((0, 0),) * 3)) == Counts(0, 0, 0, 0, 0)

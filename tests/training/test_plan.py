@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from experiments.benchmarks import memory
 from instructblip.config.training import TrainConfig
 from instructblip.models.instructblip import InstructBlip, build
 from instructblip.models.skeleton import skeleton
@@ -207,3 +208,15 @@ def test_mean_texts_come_from_prepared_tables(tiny: Callable[..., TrainConfig], 
     show(tiny())
     printed = capsys.readouterr().out
     assert "estimates" not in printed and "nothing is missing" in printed
+
+
+def test_the_benchmark_of_memory_takes_a_step_anywhere() -> None:
+    config = composed("train", "experiment=miniature", "trainer.micro_batch_size=2")
+    config.model.unfreeze = []
+    device = torch.device("cpu")
+    for llm in ("tiny_llama", "tiny_t5"):
+        config.model.llm = composed("train", "experiment=miniature", f"model={llm}").model.llm
+        model = memory.drawn(config, device)
+        assert not any(parameter.is_meta for parameter in model.parameters())
+        memory.stepped(model, config, Texts(6, 4), device)
+    assert [line for line in memory.report(config) if "predicted" in line]
