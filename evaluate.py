@@ -1,7 +1,10 @@
 """Scores a run on the evaluation splits of one recipe or several.
 
 python evaluate.py run=RUNDIR recipe=vsr
-python evaluate.py run=NAME recipe=[vqav2,vsr] limit=500
+python evaluate.py run=NAME recipe=held_out                  also [vqav2,vsr] limit=500 variant=NAME prompts=lavis
+torchrun --nproc_per_node 8 evaluate.py run=NAME recipe=held_out
+python evaluate.py checkpoint=DIR recipe=held_out paths.data=DIR          of others; a LAVIS file with config=YAML
+python evaluate.py run=NAME recipe=gqa prompts=all           every wording of the family: mean, best, worst
 python evaluate.py run=NAME recipe=held_out images=shuffled  the control: every question with another picture
 python evaluate.py run=NAME recipe=vsr predict=false         scores the predictions that are there; no model
 """
@@ -14,43 +17,46 @@ from instructblip.config.evaluation import EvaluateConfig
 
 @program("evaluate")
 def main(config: EvaluateConfig) -> None:
+    from instructblip.evaluation.subject import subject
+
+    asked = subject(config)  # before anything heavy is imported
     from dataclasses import asdict
 
     from rich.console import Console
 
-    from instructblip import recipes
-    from instructblip.data.tables import Table, table_path
-    from instructblip.evaluation.predictions import predictions_path
-    from instructblip.evaluation.runs import data_folder, find_run, scores_table
-    from instructblip.evaluation.scores import score
+    from instructblip.evaluation.runs import scores_table
+    from instructblip.evaluation.scores import score, submission_path
+    from instructblip.evaluation.sensitivity import sensitivities, sensitivity_table
+    from instructblip.evaluation.trials import planned
 
-    run = find_run(config.run, Path(config.paths.runs))
-    config.paths.data = config.paths.data or data_folder(run)
-    data = Path(config.paths.data)
-    names, absent = recipes.select(config.recipe, config.partition.groups())
-    named = [recipes.load(name) for name in names]
-    chosen = [recipe for recipe in named if recipe.evaluation] or named
-    splits = [table_path(data, recipe.name, recipe.protocol(config.prompts).split) for recipe in chosen]
-    tables = [Table(path) for path in splits]
+    config.paths.data = asked.data
+    recipes, notes = planned(config)
     if config.predict:
         from instructblip.data.shards import MediaPool
+        from instructblip.evaluation.parts import Share
         from instructblip.evaluation.predict import device, predict
-        from instructblip.training.run import load_model
 
-        loaded = load_model(run, device(config.device))
+        share = Share.of_environment()
+        loaded = asked.load(config, device(config.device, share))
     scores = []
-    for recipe, table in zip(chosen, tables, strict=True):
-        path = predictions_path(run, recipe, table.sample(0), config)
+    for trials in recipes:
+        ready = trials
         if config.predict:
-            pools = {recipe.pool: MediaPool(data / "media" / recipe.pool)}
-            predict(loaded, table, pools, recipe, recipe.protocol(config.prompts), config, path)
-        scores.append(score(path, table, recipe, config))
+            pool = trials[0].recipe.pool
+            pools = {pool: MediaPool(Path(config.paths.data) / "media" / pool)}
+            ready = predict(loaded, trials, pools, config, asked.results, share)
+        for trial in ready:
+            if found := score(asked.results, trial, config):
+                scores.append(asdict(found))
+            if (submission := submission_path(trial.path(asked.results, config))).is_file():
+                notes.append(f"for the server of {trial.recipe.name}: {submission}")
     console = Console()
-    console.print(scores_table((run.name, asdict(each)) for each in scores))
-    if others := [recipe.name for recipe in named if recipe not in chosen]:
-        console.print(f"no evaluation protocol for {', '.join(others)}")
-    if absent:
-        console.print(f"no recipe yet for {', '.join(absent)}")
+    if scores:
+        console.print(scores_table((asked.name, facts) for facts in scores))
+    if by_wording := sensitivities(scores):
+        console.print(sensitivity_table(by_wording))
+    for note in notes:
+        console.print(note, soft_wrap=True)
 
 
 if __name__ == "__main__":

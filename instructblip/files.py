@@ -106,15 +106,15 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def lock(path: Path, what: str) -> Iterator[None]:
+def lock(path: Path, what: str, wait: bool = False) -> Iterator[None]:
     """Holds `path` against other processes; it is free again when the holder ends, however it ends.
 
-    Temporary files that a killed holder left beside it are removed.
+    Temporary files that a killed holder left beside it are removed. Where another holds it, `wait` waits for its end.
     Raises ValueError naming host, process and job of the holder, or a folder that cannot be written.
     """
     with _appending(path) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
             raise ValueError(f"{what} is being written by {file.read().strip()}; wait for it or stop it") from error

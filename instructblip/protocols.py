@@ -53,5 +53,7 @@ class Evaluation:
     prompts: dict[str, str] = MISSING
     vocabulary: str | None = None  # ranked instead of each Sample's own candidates; one of the recipe's
     decoding: Decoding = field(default_factory=Decoding)
+    templates: str | None = None  # family of the wordings prompts=all asks, where it is not the recipe's
+    submission: str | None = None  # form the split's server takes, for answers that are not published
     version: int = 1
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)

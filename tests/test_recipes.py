@@ -14,8 +14,9 @@ from instructblip.data.readers.mirrors import MIRRORS
 from instructblip.data.readers.registry import READERS
 from instructblip.data.templates import templates
 from instructblip.evaluation.measures import metric
+from instructblip.evaluation.submissions import SUBMISSIONS
 from instructblip.pools import Download
-from instructblip.protocols import Decoding, Evaluation
+from instructblip.protocols import Decoding, Evaluation, Mode
 from instructblip.recipes import Mirror, Split
 from tests.conftest import ROOT, composed
 
@@ -36,13 +37,17 @@ def test_what_a_recipe_names_exists(name: str) -> None:
         assert templates(recipe.templates)
     if recipe.evaluation:
         assert recipe.evaluation.prompts.keys() == {"paper", "lavis"}
-        assert callable(metric(recipe.evaluation.metric))
+        for variant in (None, *recipe.evaluation.variants):
+            protocol = recipe.protocol("paper", variant)
+            assert callable(metric(protocol.metric)) and protocol.submission in (None, *SUBMISSIONS)
+            assert not protocol.templates or templates(protocol.templates)
+            assert protocol.mode is Mode.rank or set(protocol.decoding.length_penalty) == {"causal", "encoder_decoder"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_is_short_and_in_the_partition(name: str) -> None:
     path = recipes.RECIPES / f"{name}.yaml"
-    assert len(path.read_text().splitlines()) <= 45
+    assert len(path.read_text().splitlines()) <= 50
     partition = composed("prepare", "recipe=all").partition
     assert name in partition.held_in + partition.held_out
 

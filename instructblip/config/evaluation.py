@@ -13,14 +13,21 @@ from instructblip.config.data import PartitionConfig, PathsConfig
 
 @dataclass
 class EvaluateConfig:
-    run: str = MISSING
+    run: str | None = None  # name or directory
+    checkpoint: str | None = None  # in its place a Hugging Face folder or a LAVIS file
+    config: str | None = None  # YAML with model:, for a file that does not say how its model is built
+    overrides: list[str] = field(default_factory=list)  # over that YAML: model.llm.weights=DIR
+    name: str = ""  # of a checkpoint's results; empty: that of its folder or file
     recipe: Any = MISSING
-    prompts: str = "paper"
+    prompts: str = "paper"  # or lavis, the id of a template, or all
+    variant: str | None = None  # of the recipe's protocol
     predict: bool = True  # false: score the predictions that are there
+    submit: bool = False  # also write the file a server takes; of an unlabelled split it always is
     images: Images = Images.own
     limit: int | None = None
     eval_llm_limit: int | None = None  # tokens of a prompt the language model reads; null: all (LAVIS)
     batch_size: int = 16
+    feature_cache_gib: float = 4.0  # main memory for encoded pictures, 1.4 MiB each at paper size (ours)
     device: str = "auto"
     partition: PartitionConfig = field(default_factory=PartitionConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)

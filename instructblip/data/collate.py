@@ -52,7 +52,7 @@ class Tokenizers(Protocol):
 class Batch:
     """Tensors of one micro-batch, named as in transformers. There are no placeholder ids for the queries."""
 
-    pixel_values: Tensor  # uint8 (I, 3, S, S), of clips (I, F, 3, S, S)
+    pixel_values: Tensor  # uint8 (I, 3, S, S), of clips (I, F, 3, S, S); (0,) where they are encoded elsewhere
     image_index: Tensor  # (B,) the image of each row
     qformer_input_ids: Tensor  # (B, L)
     qformer_attention_mask: Tensor  # (B, L)
@@ -146,6 +146,7 @@ class Collator:
     ) -> Batch:  # fmt: skip
         """Prompts alone, for generate and rank; left-padded where the language model is causal.
 
+        No `pixels` are needed for pictures that were encoded before, which `image_index` then counts.
         The language model reads the last `limit` ids, with None all (LAVIS); the Q-Former always its last
         `qformer.max_length`. Raises ValueError naming an empty prompt.
         """
@@ -247,6 +248,8 @@ def _last(texts: list[list[int]], room: int | None, limit: int | None) -> tuple[
 
 def _stacked(pixels: Sequence[Tensor]) -> Tensor:
     """(I, 3, S, S), of clips (I, F, 3, S, S). Pictures and clips, or clips of other lengths, do not mix."""
+    if not pixels:
+        return torch.empty(0, dtype=torch.uint8)
     frames = sorted({len(image) if image.dim() == 4 else 1 for image in pixels})
     if len(frames) > 1:
         raise ValueError(

@@ -6,50 +6,44 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from instructblip.data.collate import Collator
-from instructblip.data.media import BadMedia, decode
-from instructblip.data.sample import MediaRef, Sample
+from instructblip.data.sample import Sample
 from instructblip.data.shards import MediaPool
 from instructblip.data.tables import Table
 from instructblip.data.templates import fill
-from instructblip.data.transforms import evaluation_pixels
 from instructblip.evaluation.answers import class_scores, verbaliser
-from instructblip.evaluation.predictions import Prediction, rows_of
+from instructblip.evaluation.features import Features, Question, identity
+from instructblip.evaluation.predictions import Prediction, labelled, rows_of
 from instructblip.models.loaded import Loaded
 from instructblip.names import lookup
 from instructblip.protocols import Decoding, Mode
 from instructblip.recipes import fingerprint
 
-Identity = tuple[tuple[str, str], ...]  # pool and key of a picture or of each frame
+TOP = 10  # answers of a vocabulary that are written down with their scores (ours)
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A Sample as the model meets it: its row in the table, the rendered prompt, the picture or frames it is shown."""
+@dataclass(frozen=True)
+class Vocabulary:
+    """A closed list of answers with their ids, tokenised once for all questions."""
 
-    row: int
-    uid: str
-    prompt: str
-    media: tuple[MediaRef, ...]
+    answers: tuple[str, ...]
+    ids: list[list[int]]
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        return {answer: place for place, answer in enumerate(self.answers)}
 
 
 def render(table: Table, prompt: str, limit: int | None) -> list[Question]:
-    """The first `limit` Samples with their prompts. Raises ValueError when one has no label."""
-    questions = []
-    for row in rows_of(len(table), limit):
-        sample = table.sample(row)
-        if not sample.answers and sample.gold is None:
-            raise ValueError(
-                f"{sample.uid} has neither answers nor a gold candidate: split {sample.split!r} of "
-                f"{sample.dataset} is unlabelled and cannot be scored here"
-            )
-        questions.append(Question(row, sample.uid, fill(prompt, sample), sample.shown))
-    return questions
+    """The first `limit` Samples with their prompts. Raises ValueError when some have a label and others none."""
+    samples = [(row, table.sample(row)) for row in rows_of(len(table), limit)]
+    labelled([sample for _, sample in samples])
+    return [Question(row, sample.uid, fill(prompt, sample), sample.shown) for row, sample in samples]
 
 
 def shuffled(questions: Sequence[Question], seed: int) -> list[Question]:
@@ -89,18 +83,20 @@ def sample_seed(seed: int, uid: str) -> int:
 def answer(
     loaded: Loaded, table: Table, pools: Mapping[str, MediaPool], batch: Sequence[Question],
     mode: Mode, decoding: Mapping[str, Any], llm_limit: int | None = None,
+    vocabulary: Vocabulary | None = None, features: Features | None = None,
 ) -> list[Prediction]:  # fmt: skip
     """The model's predictions for one batch; each picture or clip is read and encoded once.
 
     `decoding` are the settings of `generate`, as the function of that name gives them; ranking has none. `llm_limit`
-    is the number of prompt tokens the language model reads, None for all.
+    is the number of prompt tokens the language model reads, None for all. A `vocabulary` is ranked in place of the
+    Samples' own candidates. `features` keeps pictures for later batches and changes no bit.
     """
-    collator = Collator.of(loaded.config, loaded.tokenizers, family(loaded) == "encoder_decoder")
-    pixels, image_index = pictures(batch, pools, loaded.config.vision.image_size)
+    features = features or Features(loaded.model, loaded.config.vision.image_size, keep=0)
+    embeds, image_index = features.of(batch, pools)
     place = next(loaded.model.parameters()).device
     prompts = [question.prompt for question in batch]
-    tensors = collator.prompts(prompts, pixels, image_index, llm_limit).to(place)
-    inputs: dict[str, Any] = tensors.inputs()
+    tensors = collator(loaded).prompts(prompts, [], image_index, llm_limit).to(place)
+    inputs: dict[str, Any] = tensors.inputs() | {"pixel_values": None, "image_embeds": embeds}
     if mode is Mode.generate:
         search = {name: value for name, value in decoding.items() if name != "seed"}
         seeds = [sample_seed(decoding["seed"], question.uid) for question in batch]
@@ -108,37 +104,30 @@ def answer(
         texts = [text.strip() for text in loaded.tokenizers.llm.batch_decode(ids, skip_special_tokens=True)]
         predictions = [Prediction(q.uid, q.prompt, output=text) for q, text in zip(batch, texts, strict=True)]
     else:
-        predictions = rank(loaded, collator, inputs, batch, [table.sample(question.row) for question in batch])
+        predictions = rank(loaded, inputs, batch, [table.sample(question.row) for question in batch], vocabulary)
     return [replace(each, truncated=cut) for each, cut in zip(predictions, tensors.truncated, strict=True)]
 
 
 def rank(
-    loaded: Loaded, collator: Collator, inputs: dict[str, Any], batch: Sequence[Question], samples: Sequence[Sample]
-) -> list[Prediction]:
-    """The scores of each question's candidates."""
-    candidates = [collator.candidate_ids(choices(sample)) for sample in samples]
-    scores = [row.tolist() for row in loaded.model.rank(**inputs, candidates=candidates)]
-    return [ranked(q, sample, row) for q, sample, row in zip(batch, samples, scores, strict=True)]
+    loaded: Loaded, inputs: dict[str, Any], batch: Sequence[Question], samples: Sequence[Sample],
+    vocabulary: Vocabulary | None,
+) -> list[Prediction]:  # fmt: skip
+    """The scores of each question's candidates, of a vocabulary the best ones."""
+    if vocabulary is not None:
+        scores = loaded.model.rank(**inputs, candidates=[vocabulary.ids] * len(batch))
+        return [best(q, s, row.tolist(), vocabulary) for q, s, row in zip(batch, samples, scores, strict=True)]
+    candidates = [collator(loaded).candidate_ids(choices(sample)) for sample in samples]
+    scores = loaded.model.rank(**inputs, candidates=candidates)
+    return [ranked(q, sample, row.tolist()) for q, sample, row in zip(batch, samples, scores, strict=True)]
 
 
-def pictures(batch: Sequence[Question], pools: Mapping[str, MediaPool], size: int) -> tuple[list[Tensor], list[int]]:
-    """The batch's distinct pictures (3, S, S) or clips (F, 3, S, S), uint8, and which one each question looks at."""
-    place: dict[Identity, int] = {}
-    pixels: list[Tensor] = []
-    for question in batch:
-        if (key := identity(question)) not in place:
-            place[key] = len(pixels)
-            frames = [read_picture(question.uid, ref, pools, size) for ref in question.media]
-            pixels.append(frames[0] if len(frames) == 1 else torch.stack(frames))
-    return pixels, [place[identity(question)] for question in batch]
+def tokenized(loaded: Loaded, answers: Sequence[str]) -> Vocabulary:
+    """Answers to rank for every question alike. Raises ValueError naming one without text."""
+    return Vocabulary(tuple(answers), collator(loaded).candidate_ids(answers))
 
 
-def read_picture(uid: str, ref: MediaRef, pools: Mapping[str, MediaPool], size: int) -> Tensor:
-    """uint8 (3, S, S). Raises ValueError naming question and picture: a score is over all of them or none."""
-    try:
-        return evaluation_pixels(decode(lookup(ref.pool, pools, "media pool").read(ref.key)), size)
-    except BadMedia as error:
-        raise ValueError(f"{uid} cannot be shown its picture {ref.pool}/{ref.key}: {error}") from error
+def collator(loaded: Loaded) -> Collator:
+    return Collator.of(loaded.config, loaded.tokenizers, family(loaded) == "encoder_decoder")
 
 
 def choices(sample: Sample) -> list[str]:
@@ -152,17 +141,28 @@ def choices(sample: Sample) -> list[str]:
 
 def ranked(question: Question, sample: Sample, scores: list[float]) -> Prediction:
     """The candidates' scores, or those of the classes of words. Raises ValueError if not finite."""
-    if not all(map(math.isfinite, scores)):
-        raise ValueError(f"{question.uid}: the model scores the candidates {scores}; a score must be finite")
+    _require_finite(question, scores)
     assert sample.candidates is not None
     if vocab := sample.candidates.vocab:
         scores = class_scores(scores, verbaliser(vocab))
     return Prediction(question.uid, question.prompt, scores=scores)
 
 
+def best(question: Question, sample: Sample, scores: list[float], vocabulary: Vocabulary) -> Prediction:
+    """The likeliest answers of a vocabulary, of equals the first, and how likely the true ones are."""
+    _require_finite(question, scores)
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])[:TOP]
+    top = {vocabulary.answers[index]: scores[index] for index in order}
+    known = [vocabulary.places[each.text] for each in sample.answers if each.text in vocabulary.places]
+    truth = {vocabulary.answers[index]: scores[index] for index in known}
+    return Prediction(question.uid, question.prompt, output=vocabulary.answers[order[0]], top=top, truth=truth)
+
+
+def _require_finite(question: Question, scores: list[float]) -> None:
+    if not all(map(math.isfinite, scores)):
+        told = str(scores) if len(scores) <= TOP else f"{', '.join(map(str, scores[:TOP]))}, ..."
+        raise ValueError(f"{question.uid}: the model scores the candidates {told}; a score must be finite")
+
+
 def family(loaded: Loaded) -> str:
     return "encoder_decoder" if loaded.model.llm.model.config.is_encoder_decoder else "causal"
-
-
-def identity(question: Question) -> Identity:
-    return tuple((ref.pool, ref.key) for ref in question.media)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from instructblip.data.sample import Sample
 from instructblip.evaluation import captions, metrics, reweighting
-from instructblip.evaluation.answers import VARIANTS
+from instructblip.evaluation.answers import VARIANTS, normalize, verbaliser
 from instructblip.evaluation.predictions import Prediction
 from instructblip.names import lookup
 
@@ -73,7 +73,7 @@ def caption_score(name: str) -> Metric:
     """A score of `captions.SCORERS`; a part or a draw is a corpus with document frequencies of its own."""
 
     def measure(pairs: Sequence[Pair]) -> Measured:
-        said = {str(at): text for at, text in enumerate(_each(pairs, _text))}
+        said = {str(at): text for at, text in enumerate(_each(pairs, text_of))}
         truths = {str(at): texts for at, texts in enumerate(_each(pairs, lambda _, sample: _answers(sample)))}
         references, predictions = captions.tokenized(said, truths)
 
@@ -102,21 +102,21 @@ def metric(name: str) -> Metric:
 
 
 def _vqa_accuracy(prediction: Prediction, sample: Sample, variant: str) -> float:
-    return metrics.vqa_accuracy(_text(prediction, sample), _answers(sample), variant)
+    return metrics.vqa_accuracy(text_of(prediction, sample), _answers(sample), variant)
 
 
 def _against_all(function: Callable[[str, Sequence[str]], float]) -> Metric:
-    return item_mean(lambda prediction, sample: function(_text(prediction, sample), _answers(sample)))
+    return item_mean(lambda prediction, sample: function(text_of(prediction, sample), _answers(sample)))
 
 
 def _against_one(function: Callable[[str, str], float]) -> Metric:
-    return item_mean(lambda prediction, sample: function(_text(prediction, sample), _answer(sample)))
+    return item_mean(lambda prediction, sample: function(text_of(prediction, sample), _answer(sample)))
 
 
 def _aokvqa_direct_answer(prediction: Prediction, sample: Sample) -> float | None:
     if sample.meta.get("difficult_direct_answer"):
         return None
-    return metrics.aokvqa_direct_answer(_text(prediction, sample), _answers(sample))
+    return metrics.aokvqa_direct_answer(text_of(prediction, sample), _answers(sample))
 
 
 def _multiple_choice(prediction: Prediction, sample: Sample) -> float:
@@ -133,6 +133,13 @@ def _visdial(prediction: Prediction, sample: Sample, name: str) -> float | None:
     return metrics.visdial(_scores(prediction), _gold(sample), relevance)[name]
 
 
+def _said_class(prediction: Prediction, sample: Sample) -> float:
+    """1.0 when the text, but for case, outer blanks and marks, is a word of the true class (ours)."""
+    if sample.candidates is None or sample.candidates.vocab is None:
+        raise ValueError("this metric is of classes that words say, the Sample has none")
+    return float(normalize(text_of(prediction, sample)) in verbaliser(sample.candidates.vocab)[_gold(sample)])
+
+
 METRICS: dict[str, Metric] = {
     **{f"vqa_accuracy:{variant}": item_mean(partial(_vqa_accuracy, variant=variant)) for variant in VARIANTS},
     "textvqa_accuracy": _against_all(metrics.textvqa_accuracy),
@@ -142,6 +149,7 @@ METRICS: dict[str, Metric] = {
     "ocrvqa_accuracy": _against_one(metrics.ocrvqa_accuracy),
     "aokvqa_direct_answer": item_mean(_aokvqa_direct_answer),
     "multiple_choice": item_mean(_multiple_choice),
+    "said_class": item_mean(_said_class),
     "top1_accuracy": _against_one(metrics.top1_accuracy),
     "ivqa_accuracy": _against_all(metrics.ivqa_accuracy),
     **{f"visdial:{name}": item_mean(partial(_visdial, name=name)) for name in metrics.VISDIAL},
@@ -151,6 +159,8 @@ METRICS: dict[str, Metric] = {
     "rouge_l": caption_score("ROUGE_L"),
     "meteor": caption_score("METEOR"),
 }
+CAPTION_METRICS = ("cider", "bleu4", "rouge_l", "meteor")  # those that need the extra `captions`
+LOWER_IS_BETTER = ("visdial:mean_rank",)
 
 
 def _extra(pairs: Sequence[Pair], over: Callable[[Sequence[int]], float | None]) -> dict[str, float | None]:
@@ -173,7 +183,7 @@ def _each(pairs: Sequence[Pair], function: Callable[[Prediction, Sample], T]) ->
     return values
 
 
-def _text(prediction: Prediction, sample: Sample) -> str:
+def text_of(prediction: Prediction, sample: Sample) -> str:
     """What was generated, or of ranked candidates the best."""
     if prediction.output is not None:
         return prediction.output

@@ -78,21 +78,23 @@ def runs_table(runs: Iterable[Run]) -> Table:
 
 def scores_table(scores: Iterable[tuple[str, Mapping[str, Any]]]) -> Table:
     """One line a score, given with the name of its run; a control or a part of the split is marked so."""
-    table = _table("run", "recipe", "prompts", "metric", "value", "n", "note")
+    table = _table("run", "recipe", "prompts", "metric", "value", "95 %", "n", "note")
     for run, facts in scores:
         shuffled = ["pictures shuffled"] if facts["images"] == "shuffled" else []
         part = [f"first {facts['limit']} only"] if facts["limit"] is not None else []
         value = "undefined" if facts["value"] is None else f"{facts['value']:.4f}"
-        names = (run, facts["recipe"], facts["profile"], facts["metric"])
-        table.add_row(*names, value, str(facts["n"]), ", ".join(shuffled + part))
+        prompts = "-".join(filter(None, [facts["profile"], facts["variant"]]))
+        names = (run, facts["recipe"], prompts, facts["metric"])
+        interval = "{:.2f}-{:.2f}".format(*facts["interval"]) if facts["interval"] else ""
+        table.add_row(*names, value, interval, str(facts["n"]), ", ".join(shuffled + part))
     return table
 
 
 def _table(*columns: str) -> Table:
     table = Table()
     for name in columns:
-        number = name in ("seed", "step", "loss", "value", "n")
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+        number = name in ("seed", "step", "loss", "value", "95 %", "n")
+        table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=number)
     return table
 
 

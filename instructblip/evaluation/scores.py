@@ -9,18 +9,18 @@ from pathlib import Path
 
 from instructblip.config.evaluation import EvaluateConfig
 from instructblip.data.sample import Sample
-from instructblip.data.tables import Table, manifest_hash
+from instructblip.data.tables import manifest_hash
 from instructblip.data.templates import fill
 from instructblip.evaluation.measures import metric
-from instructblip.evaluation.predictions import (
-    Conditions,
-    Prediction,
-    protocol_hash,
-    read,
-    rows_of,
-)
+from instructblip.evaluation.predictions import Conditions, Prediction, labelled, read, rows_of
+from instructblip.evaluation.statistics import image_of, interval
+from instructblip.evaluation.submissions import write_submission
+from instructblip.evaluation.trials import Trial
 from instructblip.files import sha256, write_json
-from instructblip.recipes import Recipe, fingerprint
+from instructblip.recipes import fingerprint
+from instructblip.revision import revision
+
+Pairs = list[tuple[Prediction, Sample]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,14 @@ class Scores:
     """One number, and what it is a number of."""
 
     recipe: str
-    profile: str
+    profile: str  # of the prompts, or the id of a template
+    variant: str | None
+    wording: str
+    split: str
     metric: str
     value: float | None  # 0..1, CIDEr 0..10; None: undefined
     n: int  # Samples that count
+    interval: list[float] | None  # 95 % over `items`, clustered by picture; None: it cannot be drawn
     extra: dict[str, float | None]  # values of parts of the split, such as `domain:near-domain`
     truncated: int  # prompts of which the Q-Former or the language model read only the end
     images: str
@@ -42,52 +46,80 @@ class Scores:
     manifest: str  # of the prepared table
     checkpoint: str
     predictions: str  # of the file
+    code: str  # commit of the code that scored
 
 
-def score(path: Path, table: Table, recipe: Recipe, config: EvaluateConfig) -> Scores:
-    """Scores the predictions in `path` against `table` and writes scores.json beside them, or nothing.
+def score(results: Path, trial: Trial, config: EvaluateConfig) -> Scores | None:
+    """Scores the predictions of a trial and writes scores.json beside them, or nothing.
 
+    Predictions of an unlabelled split, and with `submit=true` any, become submission.json in the form of the
+    recipe's server; of an unlabelled split there is no score.
     Raises ValueError, and writes nothing, when the predictions are of another protocol, are not exactly one a
-    Sample, have other prompts than the table gives now, or cannot be scored (NaN, no label).
+    Sample, have other prompts than the table gives now, or cannot be scored (NaN, no form for a server).
     """
-    protocol = recipe.protocol(config.prompts)
+    path = trial.path(results, config)
     conditions, predictions = read(path)
-    expected = protocol_hash(protocol, config.prompts, table.sample(0))
-    _require_protocol(path, conditions, recipe.name, expected, config)
-    samples = [table.sample(row) for row in rows_of(len(table), config.limit)]
+    _require_protocol(path, conditions, trial, config)
+    samples = [trial.table.sample(row) for row in rows_of(len(trial.table), config.limit)]
     by_uid = {prediction.uid: prediction for prediction in predictions}
     _require_each_once(path, [sample.uid for sample in samples], [each.uid for each in predictions])
     pairs = [(by_uid[sample.uid], sample) for sample in samples]
-    _require_prompts(path, pairs, protocol.prompts[config.prompts])
-    measured = metric(protocol.metric)(pairs)
-    scores = Scores(
-        recipe=recipe.name,
-        profile=config.prompts,
-        metric=protocol.metric,
-        value=measured.value,
-        n=measured.n,
-        extra=measured.extra,
-        truncated=sum(prediction.truncated for prediction in predictions),
-        images=conditions.images,
-        limit=conditions.limit,
-        llm_limit=conditions.llm_limit,
-        protocol=conditions.protocol,
-        recipe_hash=fingerprint(recipe),
-        manifest=manifest_hash(Path(config.paths.data), recipe.name, protocol.split),
-        checkpoint=conditions.checkpoint,
-        predictions=sha256(path),
-    )
+    _require_prompts(path, pairs, trial.wording)
+    known = labelled(samples)
+    if config.submit or not known:
+        if trial.protocol.submission is None:
+            raise ValueError(f"{trial.recipe.name}: no server form is known for split {trial.protocol.split!r}")
+        write_submission(submission_path(path), trial.protocol.submission, pairs)
+    if not known:
+        return None
+    scores = _measured(pairs, trial, config, conditions, sha256(path))
     write_json(path.with_name("scores.json"), asdict(scores))
     return scores
 
 
-def _require_protocol(path: Path, conditions: Conditions, recipe: str, protocol: str, config: EvaluateConfig) -> None:
-    names = ("recipe", "profile", "protocol", "images", "limit", "llm_limit")
-    found = tuple(getattr(conditions, name) for name in names)
-    wanted = (recipe, config.prompts, protocol, config.images.value, config.limit, config.eval_llm_limit)
-    if found != wanted:
-        pairs = [f"{n} {f!r}, not {w!r}" for n, f, w in zip(names, found, wanted, strict=True) if f != w]
-        raise ValueError(f"{path} holds predictions of another protocol: {'; '.join(pairs)}. Predict again.")
+def submission_path(predictions: Path) -> Path:
+    return predictions.with_name("submission.json")
+
+
+def _measured(pairs: Pairs, trial: Trial, config: EvaluateConfig, conditions: Conditions, predictions: str) -> Scores:
+    measured = metric(trial.protocol.metric)(pairs)
+    return Scores(
+        recipe=trial.recipe.name,
+        profile=trial.profile,
+        variant=trial.variant,
+        wording=trial.wording,
+        split=trial.protocol.split,
+        metric=trial.protocol.metric,
+        value=measured.value,
+        n=measured.n,
+        interval=list(found) if (found := interval(measured, [image_of(sample) for _, sample in pairs])) else None,
+        extra=measured.extra,
+        truncated=sum(prediction.truncated for prediction, _ in pairs),
+        images=conditions.images,
+        limit=conditions.limit,
+        llm_limit=conditions.llm_limit,
+        protocol=conditions.protocol,
+        recipe_hash=fingerprint(trial.recipe),
+        manifest=manifest_hash(Path(config.paths.data), trial.recipe.name, trial.protocol.split),
+        checkpoint=conditions.checkpoint,
+        predictions=predictions,
+        code=revision(),
+    )
+
+
+def _require_protocol(path: Path, conditions: Conditions, trial: Trial, config: EvaluateConfig) -> None:
+    wanted = {
+        "recipe": trial.recipe.name,
+        "profile": trial.profile,
+        "variant": trial.variant,
+        "protocol": trial.hash,
+        "images": config.images.value,
+        "limit": config.limit,
+        "llm_limit": config.eval_llm_limit,
+    }
+    found = {name: getattr(conditions, name) for name in wanted}
+    if other := [f"{name} {found[name]!r}, not {value!r}" for name, value in wanted.items() if found[name] != value]:
+        raise ValueError(f"{path} holds predictions of another protocol: {'; '.join(other)}. Predict again.")
 
 
 def _require_each_once(path: Path, wanted: Sequence[str], found: Sequence[str]) -> None:
@@ -106,7 +138,7 @@ def _require_each_once(path: Path, wanted: Sequence[str], found: Sequence[str]) 
         )
 
 
-def _require_prompts(path: Path, pairs: Sequence[tuple[Prediction, Sample]], prompt: str) -> None:
+def _require_prompts(path: Path, pairs: Pairs, prompt: str) -> None:
     """The questions have not changed under their uids since they were asked."""
     if other := [sample.uid for prediction, sample in pairs if prediction.prompt != fill(prompt, sample)]:
         raise ValueError(

@@ -91,7 +91,7 @@ class InstructBlip(nn.Module):
     @torch.no_grad()
     def generate(
         self,
-        pixel_values: Tensor,
+        pixel_values: Tensor | None,
         qformer_input_ids: Tensor,
         qformer_attention_mask: Tensor,
         input_ids: Tensor,
@@ -100,6 +100,7 @@ class InstructBlip(nn.Module):
         query_position: Tensor | None = None,
         interpolate_pos_encoding: bool | None = None,
         *,
+        image_embeds: Tensor | None = None,
         num_beams: int,
         max_new_tokens: int,
         min_new_tokens: int,
@@ -124,7 +125,7 @@ class InstructBlip(nn.Module):
             repetition_scope, beam_length, top_p,
         )  # fmt: skip
         image = (pixel_values, qformer_input_ids, qformer_attention_mask, image_index, interpolate_pos_encoding)
-        queries = self.query_embeds(*image)
+        queries = self.query_embeds(*image, image_embeds)
         said = input_ids.masked_fill(attention_mask == 0, IGNORE)  # (B, L)
         inputs = self._insert(queries, input_ids, attention_mask, query_position)
         return self.llm.generate(*inputs, said, search, seeds)
@@ -132,7 +133,7 @@ class InstructBlip(nn.Module):
     @torch.no_grad()
     def rank(
         self,
-        pixel_values: Tensor,
+        pixel_values: Tensor | None,
         qformer_input_ids: Tensor,
         qformer_attention_mask: Tensor,
         input_ids: Tensor,
@@ -140,6 +141,8 @@ class InstructBlip(nn.Module):
         candidates: list[list[list[int]]],
         image_index: Tensor | None = None,
         query_position: Tensor | None = None,
+        *,
+        image_embeds: Tensor | None = None,
     ) -> list[Tensor]:
         """Per row the total log-likelihood of each of its candidates (token ids), in their order (PAPER B.6).
 
@@ -152,24 +155,36 @@ class InstructBlip(nn.Module):
                 on which candidates cannot be laid out as a tree.
         """
         _check_candidates(candidates, rows=len(input_ids))
-        queries = self.query_embeds(pixel_values, qformer_input_ids, qformer_attention_mask, image_index)
+        image = (pixel_values, qformer_input_ids, qformer_attention_mask, image_index)
+        queries = self.query_embeds(*image, image_embeds=image_embeds)
         return self.llm.rank(*self._insert(queries, input_ids, attention_mask, query_position), candidates)
+
+    def encode_images(self, pixel_values: Tensor, interpolate_pos_encoding: bool | None = None) -> Tensor:
+        """Image tokens (N, P, V) of pictures (N, 3, S, S), what the Q-Former attends to."""
+        return self.ln_vision(self.vision(pixel_values, interpolate_pos_encoding))
 
     def query_embeds(
         self,
-        pixel_values: Tensor,
+        pixel_values: Tensor | None,
         qformer_input_ids: Tensor,
         qformer_attention_mask: Tensor,
         image_index: Tensor | None = None,
         interpolate_pos_encoding: bool | None = None,
+        image_embeds: Tensor | None = None,
     ) -> Tensor:
-        """What the language model sees of each row's picture, (B, F*Q, D), frame after frame (PAPER B.4)."""
-        if pixel_values.dim() == 4:
-            pixel_values = pixel_values[:, None]  # (I, 1, 3, S, S)
-        frames = pixel_values.size(1)
-        # Each image once, however many look at it; a frozen encoder keeps no graph, nothing before it learns.
-        image_embeds = self.ln_vision(self.vision(pixel_values.flatten(0, 1), interpolate_pos_encoding))  # (I*F, P, V)
-        image_embeds = image_embeds.unflatten(0, (-1, frames))  # (I, F, P, V)
+        """What the language model sees of each row's picture, (B, F*Q, D), frame after frame (PAPER B.4).
+
+        `image_embeds` (I, F, P, V) stand for pictures that `encode_images` has seen before.
+        """
+        if image_embeds is None:
+            if pixel_values is None:
+                raise ValueError("there are neither pixel_values nor image_embeds; give one of them")
+            if pixel_values.dim() == 4:
+                pixel_values = pixel_values[:, None]  # (I, 1, 3, S, S)
+            # Each image once, however many look at it; a frozen encoder keeps no graph, nothing before it learns.
+            image_embeds = self.encode_images(pixel_values.flatten(0, 1), interpolate_pos_encoding)  # (I*F, P, V)
+            image_embeds = image_embeds.unflatten(0, (-1, pixel_values.size(1)))  # (I, F, P, V)
+        frames = image_embeds.size(1)
         if image_index is not None:
             image_embeds = image_embeds[image_index]  # (B, F, P, V)
         _check_rows(len(image_embeds), len(qformer_input_ids))

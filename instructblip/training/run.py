@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from instructblip.models.loaded import Loaded
 from instructblip.models.paths import backbone_in_init
 from instructblip.models.tokenizers import tokenizers
 from instructblip.recipes import plain
+from instructblip.revision import revision
 from instructblip.training.checkpoint import WEIGHTS, last_checkpoint
 
 LIBRARIES = ("torch", "lightning", "transformers", "tokenizers", "datasets", "hydra-core", "numpy", "pillow")
@@ -114,13 +114,3 @@ def _meaning(config: TrainConfig) -> dict[str, Any]:
 
     walk({key: plain(value) for key, value in vars(config).items() if key not in MAY_CHANGE}, "")
     return flat
-
-
-def revision() -> str:
-    """The commit of the code, with a mark when it was changed since; `unknown` outside a git checkout."""
-    root = Path(__file__).resolve().parents[2]
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

@@ -20,13 +20,15 @@ from instructblip.config.evaluation import EvaluateConfig
 from instructblip.config.model import ModelConfig
 from instructblip.data.sample import Answer, Candidates, Form, MediaRef, Sample
 from instructblip.data.shards import MediaPool, append
-from instructblip.data.tables import Table, table_path, write_table
+from instructblip.data.tables import table_path, write_table
+from instructblip.evaluation.parts import Share
 from instructblip.evaluation.predict import predict
-from instructblip.evaluation.predictions import predictions_path
 from instructblip.evaluation.scores import Scores, score
+from instructblip.evaluation.trials import Trial, trials
 
 GOLDEN = Path(__file__).resolve().parents[2].parent / "shared" / "golden"
 PICTURES = 5
+ALONE = Share()
 
 
 @pytest.fixture
@@ -57,7 +59,8 @@ class Letters:
 class Seer(nn.Module):
     """Generates the brightness of the row's picture between blanks; likes candidates by a table of its own.
 
-    `batches` collects how many pictures and rows came together, `dies_after` stops it like a kill would.
+    `batches` collects how many pictures and rows came together, `encoded` the brightness of each picture that was
+    encoded, `dies_after` stops it like a kill would.
     """
 
     def __init__(self) -> None:
@@ -66,31 +69,39 @@ class Seer(nn.Module):
         self.llm = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(is_encoder_decoder=False)))
         self.likes: dict[str, float] = {"yes": -1.0, "true": -2.0, "no": -1.5, "false": -1.5}
         self.batches: list[tuple[int, int]] = []
+        self.encoded: list[int] = []
         self.settings: dict[str, Any] = {}
         self.seeds: list[int] = []
         self.dies_after = 1_000
 
+    def encode_images(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        bright = pixel_values.float().mean(dim=(1, 2, 3))  # (F,)
+        self.encoded.append(int(bright[0]))
+        return bright[:, None, None]  # (F, 1, 1)
+
     def generate(
-        self, pixel_values: torch.Tensor, image_index: torch.Tensor, input_ids: Any, attention_mask: Any,
-        qformer_input_ids: Any, qformer_attention_mask: Any, query_position: Any, seeds: list[int], **settings: Any,
+        self, pixel_values: None, image_embeds: torch.Tensor, image_index: torch.Tensor, input_ids: Any,
+        attention_mask: Any, qformer_input_ids: Any, qformer_attention_mask: Any, query_position: Any,
+        seeds: list[int], **settings: Any,
     ) -> torch.Tensor:  # fmt: skip
-        self._count(pixel_values, image_index)
+        self._count(image_embeds, image_index)
         self.seeds += seeds
         self.settings = settings
-        seen = [int(pixel_values[i].float().mean()) for i in image_index.tolist()]
+        seen = [int(image_embeds[i].mean()) for i in image_index.tolist()]
         return torch.tensor([[ord(letter) for letter in f" {value:03d} "] for value in seen])  # (B, 5)
 
     def rank(
-        self, pixel_values: torch.Tensor, image_index: torch.Tensor, input_ids: Any, attention_mask: Any,
-        qformer_input_ids: Any, qformer_attention_mask: Any, query_position: Any, candidates: list[list[list[int]]],
+        self, pixel_values: None, image_embeds: torch.Tensor, image_index: torch.Tensor, input_ids: Any,
+        attention_mask: Any, qformer_input_ids: Any, qformer_attention_mask: Any, query_position: Any,
+        candidates: list[list[list[int]]],
     ) -> list[torch.Tensor]:  # fmt: skip
-        self._count(pixel_values, image_index)
+        self._count(image_embeds, image_index)
         return [torch.tensor([self.likes["".join(map(chr, ids))] for ids in row]) for row in candidates]
 
-    def _count(self, pixel_values: torch.Tensor, image_index: torch.Tensor) -> None:
+    def _count(self, image_embeds: torch.Tensor, image_index: torch.Tensor) -> None:
         if len(self.batches) == self.dies_after:
             raise KeyboardInterrupt
-        self.batches.append((len(pixel_values), len(image_index)))
+        self.batches.append((len(image_embeds), len(image_index)))
 
 
 @dataclass
@@ -101,33 +112,34 @@ class World:
     run: Path
     model: Seer = field(default_factory=Seer)
     checkpoint: str = "c0ffee"
+    ready: list[Trial] = field(default_factory=list)  # of the last prediction, those to be scored
 
     def config(self, **changes: Any) -> EvaluateConfig:
         paths = PathsConfig(data=str(self.data), runs=str(self.run.parent))
         return EvaluateConfig(run=str(self.run), paths=paths, **({"batch_size": 3} | changes))
 
-    def table(self, recipe: str) -> Table:
-        protocol = recipes.load(recipe).protocol("paper")
-        return Table(table_path(self.data, recipe, protocol.split))
+    def trials(self, recipe: str, **changes: Any) -> list[Trial]:
+        return trials(recipes.load(recipe), self.config(**changes))
 
     def path(self, recipe: str, **changes: Any) -> Path:
-        return predictions_path(self.run, recipes.load(recipe), self.table(recipe).sample(0), self.config(**changes))
+        return self.trials(recipe, **changes)[0].path(self.run, self.config(**changes))
 
-    def predict(self, recipe: str, **changes: Any) -> Path:
+    def predict(self, recipe: str, share: Share = ALONE, **changes: Any) -> Path:
         model = ModelConfig()
         model.vision.image_size = 8
         loaded: Any = SimpleNamespace(
             config=model, model=self.model, checkpoint=self.checkpoint,
             tokenizers=SimpleNamespace(llm=Letters(), qformer=Letters()),
         )  # fmt: skip
-        facts, config, path = recipes.load(recipe), self.config(**changes), self.path(recipe, **changes)
+        asked, config = self.trials(recipe, **changes), self.config(**changes)
         pools = {"coco": MediaPool(self.data / "media" / "coco")}
-        predict(loaded, self.table(recipe), pools, facts, facts.protocol("paper"), config, path)
-        return path
+        self.ready = predict(loaded, asked, pools, config, self.run, share)
+        return asked[0].path(self.run, config)
 
     def score(self, recipe: str, **changes: Any) -> Scores:
-        path = self.path(recipe, **changes)
-        return score(path, self.table(recipe), recipes.load(recipe), self.config(**changes))
+        found = score(self.run, self.trials(recipe, **changes)[0], self.config(**changes))
+        assert found
+        return found
 
     def prepare(self, recipe: str, samples: list[Sample]) -> None:
         path = table_path(self.data, recipe, samples[0].split)

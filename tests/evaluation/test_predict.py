@@ -10,13 +10,14 @@ import torch
 from instructblip import recipes
 from instructblip.choices import Images
 from instructblip.data.sample import Candidates, MediaRef
-from instructblip.data.shards import append
-from instructblip.evaluation.answering import Question, by_length, choices, decoding, ranked, sample_seed, shuffled
+from instructblip.data.shards import MediaPool, append
+from instructblip.evaluation.answering import by_length, choices, decoding, ranked, sample_seed, shuffled
+from instructblip.evaluation.features import Features, Question
 from instructblip.evaluation.predict import device
 from instructblip.evaluation.predictions import read
 from instructblip.protocols import Decoding
 
-from .conftest import PICTURES, World, picture, question, statement
+from .conftest import ALONE, PICTURES, World, picture, question, statement
 
 
 def questions(count: int, images: int) -> list[Question]:
@@ -71,13 +72,13 @@ def test_scores_that_are_no_numbers_are_refused(bad: float, world: World) -> Non
     world.model.likes["true"] = bad
     with pytest.raises(ValueError, match=r"vsr/test/\d+: the model scores the candidates"):
         world.predict("vsr")
-    assert world.path("vsr").read_bytes() == b""
+    assert not list(world.path("vsr").parent.iterdir())
 
 
 def test_a_picture_is_encoded_once_a_batch(world: World) -> None:
     world.prepare("vsr", [statement(number, image=number // 3) for number in range(6)])
     world.predict("vsr", batch_size=6)
-    assert world.model.batches == [(2, 6)]
+    assert world.model.batches == [(2, 6)] and len(world.model.encoded) == 2
 
 
 def test_batches_are_sorted_by_length_and_lose_nobody() -> None:
@@ -108,22 +109,48 @@ def test_killed_and_restarted_gives_the_same_bytes(died_after: int, tail: bytes,
     world.model.batches, world.model.dies_after = [], died_after
     with pytest.raises(KeyboardInterrupt):
         world.predict("vsr")
-    path.write_bytes(path.read_bytes() + tail)
+    with path.with_name("part-000.jsonl").open("ab") as part:
+        part.write(tail)
     world.model.dies_after = 1_000
     world.predict("vsr")
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == whole and [file.name for file in path.parent.iterdir()] == [path.name]
     assert world.model.batches == batches  # what was finished was not asked again
 
 
-def test_a_batch_that_was_cut_is_asked_again_as_a_whole(world: World) -> None:
+@pytest.mark.parametrize("name", ["predictions.jsonl", "part-000.jsonl", "part-001.jsonl"])
+def test_a_batch_that_was_cut_is_asked_again_as_a_whole(name: str, world: World) -> None:
     path = world.predict("vsr")
     whole = path.read_bytes()
     lines = whole.splitlines(keepends=True)
-    path.write_bytes(b"".join(lines[:5]))  # a batch of three, two of the next
+    path.unlink()
+    path.with_name(name).write_bytes(b"".join(lines[:5]))  # a batch of three, two of the next
     world.model.batches = []
     world.predict("vsr")
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == whole and [file.name for file in path.parent.iterdir()] == [path.name]
     assert [rows for _, rows in world.model.batches] == [3, 3, 2]
+
+
+def test_several_wordings_encode_each_picture_once_and_say_the_same_as_alone(world: World) -> None:
+    world.predict("vqav2", prompts="all", batch_size=2)
+    trials = world.trials("vqav2", prompts="all")
+    assert len(trials) == len(world.ready) == 10  # both profiles are one of the family's ten wordings
+    assert sorted(world.model.encoded) == [key * 40 for key in range(PICTURES)]
+    paths = [trial.path(world.run, world.config()) for trial in trials]
+    together = [path.read_bytes() for path in paths]
+    for path, trial in zip(paths, trials, strict=True):
+        path.unlink()
+        world.predict("vqav2", prompts=trial.profile, batch_size=2, feature_cache_gib=0.0)
+    assert [path.read_bytes() for path in paths] == together
+    assert len(world.model.encoded) > 3 * PICTURES  # nothing was kept
+
+
+def test_features_keep_no_more_than_they_may(world: World) -> None:
+    features = Features(world.model, 8, keep=8)  # type: ignore[arg-type]  # two pictures of one float
+    pools = {"coco": MediaPool(world.data / "media" / "coco")}
+    for key in (0, 1, 0, 2, 0, 1):
+        embeds, index = features.of([Question(0, "q", "?", (MediaRef("coco", str(key)),))], pools)
+        assert (embeds.flatten().tolist(), index) == ([key * 40], [0]) and features.bytes <= 8
+    assert world.model.encoded == [0, 40, 80, 40]  # the one used last stays
 
 
 def test_another_checkpoint_does_not_go_on_with_the_file(world: World) -> None:
@@ -169,15 +196,18 @@ def test_limit_takes_the_first_samples(world: World) -> None:
 
 def test_an_unlabelled_split_is_refused_before_the_model_runs(world: World) -> None:
     world.prepare("vsr", [statement(0), statement(1, gold=None)])
-    with pytest.raises(ValueError, match=r"vsr/test/01 has neither answers nor a gold.*unlabelled"):
+    with pytest.raises(ValueError, match=r"1 of 2 Samples have neither answers nor a gold.*first vsr/test/01"):
         world.predict("vsr")
     assert world.model.batches == [] and not world.path("vsr").exists()
+    world.prepare("vsr", [statement(0, gold=None), statement(1, gold=None)])
+    with pytest.raises(ValueError, match="vsr: split 'test' is unlabelled, and no server form"):
+        world.predict("vsr")
 
 
 def test_an_unknown_device_is_refused() -> None:
-    assert device("auto") in ("cpu", "cuda")
+    assert device("auto", ALONE) in ("cpu", "cuda:0")
     with pytest.raises(ValueError, match="device=gpu"):
-        device("gpu")
+        device("gpu", ALONE)
 
 
 def test_a_missing_picture_is_named(world: World) -> None:
@@ -200,11 +230,13 @@ def test_a_clip_is_shown_frame_by_frame_and_encoded_once(world: World) -> None:
     world.prepare("vqav2", [replace(question(number, "a"), media=clip) for number in range(3)])
     shown: list[torch.Size] = []
     generate = world.model.generate
-    world.model.generate = lambda pixel_values, **rest: (  # type: ignore[method-assign,misc,assignment]
-        shown.append(pixel_values.shape), generate(pixel_values=pixel_values, **rest)
+    world.model.generate = lambda image_embeds, **rest: (  # type: ignore[method-assign,misc,assignment]
+        shown.append(image_embeds.shape), generate(image_embeds=image_embeds, **rest)
     )[1]  # fmt: skip
     _, predictions = read(world.predict("vqav2"))
-    assert shown == [(1, 2, 3, 8, 8)] and [each.output for each in predictions] == ["100"] * 3
+    assert (
+        shown == [(1, 2, 1, 1)] and world.model.encoded == [40] and [each.output for each in predictions] == ["100"] * 3
+    )
     world.prepare("vqav2", [replace(question(0, "a"), media=clip), question(1, "a")])
     world.path("vqav2").unlink()
     with pytest.raises(ValueError, match="media of 1 and 2 frames"):

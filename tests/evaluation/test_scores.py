@@ -92,7 +92,12 @@ def test_what_cannot_be_scored_is_refused_and_overwrites_nothing(case: str, worl
 def test_an_unlabelled_split_is_refused(world: World) -> None:
     world.predict("vsr")
     world.prepare("vsr", [statement(number, gold=None) for number in range(11)])
-    with pytest.raises(ValueError, match=r"vsr/test/00 cannot be scored: .*unlabelled"):
+    with pytest.raises(ValueError, match="split 'test' is unlabelled, and no server form is known"):
+        world.score("vsr")
+    world.prepare("vsr", [statement(number, gold=None if number == 10 else 1) for number in range(11)])
+    with pytest.raises(
+        ValueError, match=r"1 of 11 Samples have neither answers nor a gold candidate .first vsr/test/10"
+    ):
         world.score("vsr")
 
 
