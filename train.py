@@ -1,9 +1,11 @@
 """Trains one run: `python train.py experiment=vicuna7b`; the run directory is `runs/<experiment>-s<seed>`."""
 
+import faulthandler
 from pathlib import Path
 
 from instructblip.cli import program
 from instructblip.config.training import TrainConfig
+from instructblip.training.signals import Interrupted, Signals, watched
 
 
 @program("train")
@@ -12,40 +14,38 @@ def main(config: TrainConfig) -> None:
         from instructblip.training.plan.page import show
 
         return show(config)
-    from instructblip.training.run import is_finished, opened
+    faulthandler.enable()  # the stack of a crash in native code, as when NCCL gives up on a lost process
+    with watched(config.trainer.requeue) as signals:
+        from instructblip.training.run import is_finished, opened
 
-    if is_finished(config):
-        return print(f"{Path(config.paths.runs) / config.name} is finished; evaluate.py run={config.name} scores it")
-    with opened(config) as run:
-        fit(config, run)
+        if is_finished(config):
+            return print(
+                f"{Path(config.paths.runs) / config.name} is finished; evaluate.py run={config.name} scores it"
+            )
+        with opened(config) as run:
+            fit(config, run, signals)
 
 
-def fit(config: TrainConfig, run: Path) -> None:
-    """Trains what is left of the run, from its last checkpoint."""
+def fit(config: TrainConfig, run: Path, signals: Signals | None = None) -> None:
+    """Trains what is left of the run, from its last good checkpoint. Raises Interrupted when a signal ends it."""
     from instructblip.models.instructblip import build
-    from instructblip.training.checkpoint import last_checkpoint
     from instructblip.training.datamodule import StepData, collator, training_set
     from instructblip.training.module import TrainingModule
     from instructblip.training.objectives import objective
-    from instructblip.training.run import begin, rank
+    from instructblip.training.ranks import rank
+    from instructblip.training.run import begin
     from instructblip.training.trainer import trainer
 
     data = training_set(config)
     model = build(config.model, config.seed)
-    resumed = last_checkpoint(run)
-    if resumed:
-        resumed.load_weights(model)
-    steps = StepData(
-        config,
-        data,
-        collator(config, model.llm.model.config.is_encoder_decoder),
-        resumed.step if resumed else 0,
-    )
+    steps = StepData(config, data, collator(config, model.llm.model.config.is_encoder_decoder))
     aim = objective(config, model, data.names)
-    module = TrainingModule(model, config, aim, len(data.names), resumed.load_optimizer() if resumed else None)
+    module = TrainingModule(model, config, aim, len(data.names), signals or Signals())
     if rank() == 0:
         begin(run, config, steps.facts())
-    trainer(config, run, steps, aim.names, resumed).fit(module, steps)
+    trainer(config, run, steps, aim.names).fit(module, steps)
+    if module.stopped_by and module.done < config.steps:
+        raise Interrupted(module.stopped_by)
 
 
 if __name__ == "__main__":

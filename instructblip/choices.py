@@ -44,6 +44,28 @@ class Resume(Enum):
     auto = "auto"
 
 
+class Requeue(Enum):
+    """How a job that was told to stop comes back; under submitit its own handler does that, whatever is chosen here."""
+
+    never = "never"
+    exit = "exit"  # with code 75, which a cluster with RequeueExit=75 takes as a wish
+    scontrol = "scontrol"  # `scontrol requeue` of the own job, at its time limit (SIGUSR1)
+
+
+class OnNonFinite(Enum):
+    """What a loss or gradient that is no number does."""
+
+    stop = "stop"
+    skip = "skip"  # the step, up to a limit
+
+
+class OnFullDisk(Enum):
+    """What a checkpoint that cannot be written does."""
+
+    stop = "stop"
+    go_on = "go_on"  # the next one may find room
+
+
 class MediaMode(Enum):
     copy = "copy"
     link = "link"

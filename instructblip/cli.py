@@ -41,7 +41,9 @@ NEEDS_A_BASE = (
     "ablation/",
     "multitask/",
 )  # experiments that change another one and name no base of their own
-NOT_MEANINGFUL = ("experiment", "seed", "name", "resume", "dry_run", "plan", "paths", "trainer", "logger", "hydra")
+NOT_MEANINGFUL = (
+    "experiment", "seed", "name", "resume", "allow_change", "dry_run", "plan", "paths", "trainer", "logger", "hydra"
+)  # fmt: skip
 
 
 def program(name: str) -> Callable[[Callable[[Any], None]], Callable[[], None]]:

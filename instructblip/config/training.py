@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from instructblip.choices import Leakage, Precision, Purpose, Reduction, Resume
+from instructblip.choices import Leakage, OnFullDisk, OnNonFinite, Precision, Purpose, Reduction, Requeue, Resume
 from instructblip.config.data import MixtureConfig, PartitionConfig, PathsConfig, TransformsConfig
 from instructblip.config.model import ModelConfig
 
@@ -46,6 +46,11 @@ class TrainerConfig:
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     max_bad_media: int = 100  # ours: a run stops after so many unreadable pictures
+    on_nonfinite: OnNonFinite = OnNonFinite.stop
+    max_nonfinite: int = 10  # ours: with on_nonfinite=skip, a run stops at the next one
+    on_full_disk: OnFullDisk = OnFullDisk.stop
+    timeout: int = 600  # seconds (ours) after which a step that has not ended means that a process hangs
+    requeue: Requeue = Requeue.never
 
 
 @dataclass
@@ -92,5 +97,6 @@ class TrainConfig:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     resume: Resume = Resume.never
+    allow_change: list[str] = field(default_factory=list)  # keys that may differ from those a run was begun with
     dry_run: bool = False
     plan: PlanConfig = field(default_factory=PlanConfig)

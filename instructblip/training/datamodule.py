@@ -30,6 +30,7 @@ from instructblip.models.tokenizers import tokenizers
 from instructblip.names import require
 from instructblip.recipes import Recipe, fingerprint
 from instructblip.training.checkpoint import inherited
+from instructblip.training.signals import outlive_the_job
 
 HASHED_STEPS = 20  # of the stream: runs that differ here saw different data
 LOOKED_UP = 256  # rows of each table whose pictures are looked for at the start (ours); all others when they are read
@@ -123,7 +124,7 @@ def collator(config: TrainConfig, encoder_decoder: bool) -> Collator:
 class StepData(LightningDataModule):
     """Steps `first` to the run's end; rank and world size come from the trainer."""
 
-    def __init__(self, config: TrainConfig, data: TrainingSet, collator: Collator, first: int) -> None:
+    def __init__(self, config: TrainConfig, data: TrainingSet, collator: Collator, first: int = 0) -> None:
         super().__init__()
         self.config, self.data, self.collator, self.first = config, data, collator, first
         media, size = Path(config.paths.data) / "media", config.model.vision.image_size
@@ -159,6 +160,7 @@ class StepData(LightningDataModule):
             num_workers=workers,
             multiprocessing_context="fork" if workers else None,  # a fresh interpreter takes seconds to import torch
             timeout=WORKER_TIMEOUT if workers else 0,
+            worker_init_fn=outlive_the_job,
             pin_memory=self.trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
         )
 

@@ -24,13 +24,9 @@ Facts = dict[str, Any]
 
 
 class Ledger:
-    """Counts of this process, and of all processes up to the last `gather`.
+    """Counts of this process, and of all processes up to the last `gather`."""
 
-    `carried` are the facts of the checkpoint a run goes on from. Raises ValueError when they name a dataset or template
-    that the mixture does not have.
-    """
-
-    def __init__(self, data: TrainingSet, carried: Facts | None = None) -> None:
+    def __init__(self, data: TrainingSet) -> None:
         self.stream, self.recipes = data.stream, data.recipes
         wordings = [
             templates(recipe.wordings(table.split)) for recipe, table in zip(data.recipes, data.tables, strict=True)
@@ -41,8 +37,21 @@ class Ledger:
         self._first = [sum(map(len, wordings[:number])) for number in range(len(wordings))]  # cell of each dataset
         self._own = [[0] * len(COUNTS) for _ in self.cells]
         self.total = torch.zeros(len(self.cells), len(COUNTS), dtype=torch.int64)
-        if carried:
-            self._carry(carried)
+
+    def carry(self, facts: Facts) -> None:
+        """Goes on from the facts of a checkpoint.
+
+        Raises ValueError when they name a dataset or template that the mixture does not have.
+        """
+        known = {cell: number for number, cell in enumerate(self.cells)}
+        for name, dataset in facts["datasets"].items():
+            for template, counts in dataset["templates"].items():
+                if (name, template) not in known:
+                    raise ValueError(
+                        f"the checkpoint was trained on template {template!r} of {name}, which the mixture has no "
+                        "more: go on with the recipes and templates it began with, or begin another run with name=..."
+                    )
+                self.total[known[name, template]] = torch.tensor([counts[kind] for kind in COUNTS])
 
     def add(self, step: Step) -> None:
         """Enters this process's part of a step."""
@@ -103,17 +112,6 @@ class Ledger:
             f"{test.statistic:.1f} over {test.freedom} degrees of freedom, p = {test.p:.1e} (below {ALARM:g}); most of "
             f"all {furthest}, {worst['samples']:,} samples where {worst['expected_samples']:,.0f} are expected"
         )
-
-    def _carry(self, facts: Facts) -> None:
-        known = {cell: number for number, cell in enumerate(self.cells)}
-        for name, dataset in facts["datasets"].items():
-            for template, counts in dataset["templates"].items():
-                if (name, template) not in known:
-                    raise ValueError(
-                        f"the checkpoint was trained on template {template!r} of {name}, which the mixture has no "
-                        "more: go on with the recipes and templates it began with, or begin another run with name=..."
-                    )
-                self.total[known[name, template]] = torch.tensor([counts[kind] for kind in COUNTS])
 
     def _rows(self) -> list[list[int]]:
         rows: list[list[int]] = self.total.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -17,8 +18,10 @@ from instructblip.data.steps import Step
 from instructblip.models.checkpoint import base_fingerprint
 from instructblip.models.instructblip import InstructBlip
 from instructblip.training.gradients import QueryGradients
+from instructblip.training.nonfinite import Origin, gradients_finite, origins
 from instructblip.training.objectives import Objective
 from instructblip.training.optim import learning_rate, optimizer
+from instructblip.training.signals import Signals
 from instructblip.training.state import TrainState, gather, restore_optimizer
 
 
@@ -34,21 +37,31 @@ class TrainingModule(LightningModule):
         config: TrainConfig,
         objective: Objective,
         recipes: int,
-        optimizer_state: Mapping[str, Tensor] | None,
+        signals: Signals,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model, self.config, self.objective, self.recipes = model, config, objective, recipes
         self.gradients = QueryGradients(model)
-        self._optimizer_state = optimizer_state
+        self.signals = signals
+        self.optimizer_state: Mapping[str, Tensor] | None = None  # of the checkpoint the run goes on from
         self.base = base_fingerprint(model)  # before anything is sharded
         self.done = 0  # steps finished since the run's beginning
+        self.skipped = 0  # of them, those without an update
+        self.bad_origins: list[Origin] | None = None  # why the step that has just ended was one of these
+        self.learning_rate: float | None = None  # of the last update
+        self.stopped_by: signal.Signals | None = None  # what all processes agreed to end the run for
+        self.validated = False  # whether the step that has just ended was, on all processes
+        self.selection: float | None = None  # and its score, the higher the better
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         made = optimizer(self.model.named_parameters(), self.config.optim)
-        if self._optimizer_state:
-            restore_optimizer(self.model, made, self._optimizer_state)
+        if self.optimizer_state:
+            restore_optimizer(self.model, made, self.optimizer_state)
         return made
+
+    def on_train_start(self) -> None:
+        self.signals.training = True
 
     def transfer_batch_to_device(self, batch: Step, device: torch.device, dataloader_idx: int) -> Step:
         return batch  # micro-batches move one by one
@@ -63,18 +76,52 @@ class TrainingModule(LightningModule):
         count = len(self.objective.names)
         sums = torch.zeros(1 + 2 * (count + self.recipes), device=self.device)
         for number, batch in enumerate(batches):
-            torch.manual_seed(keyed.key(self.config.seed, "dropout", step.number, number, self.global_rank))
+            self._draw_dropout(step.number, number)
             with self._syncing_last(number == len(batches) - 1):
                 loss, figures = self.objective.loss(batch, step.number)
                 self.manual_backward(loss * self.trainer.world_size)  # DDP takes the mean of gradients over ranks
             sums += torch.cat([loss.detach()[None], figures, self.gradients.by_recipe(batch, self.recipes)])
-        sums = self._sum(sums)
-        if not torch.isfinite(sums[0]):
-            uids = [uid for batch in batches for uid in batch.uids]
-            raise FloatingPointError(f"loss {sums[0].item()} at step {step.number}; samples of this rank: {uids}")
-        self._update(made, step.number)
+        if self._agreed(sums, made):
+            self._update(made, step.number)
+        else:
+            self.skipped += 1
+            made.zero_grad()
+            self.bad_origins = self._origins(batches, step.number)
+        self.done = step.number + 1
         named, pulls = sums[1 : 1 + 2 * count].view(2, count), sums[1 + 2 * count :].view(2, self.recipes)
         return {"loss": sums[0], "figures": torch.cat([named, pulls], dim=1)}
+
+    def _agreed(self, sums: Tensor, made: torch.optim.Optimizer) -> bool:
+        """Sums `sums` over the processes, in place, together with what all must know at a step's end, in one reduction.
+
+        Sets `stopped_by`. Returns whether the loss, and the gradients of every process, are numbers.
+        """
+        bad = ~gradients_finite(parameter for group in made.param_groups for parameter in group["params"])
+        told = torch.tensor(self.signals.counts, dtype=sums.dtype, device=self.device)
+        all_sums = self._sum(torch.cat([sums, bad.to(sums.dtype)[None], told]))
+        sums.copy_(all_sums[: len(sums)])
+        somewhere_bad, *told_counts = all_sums[len(sums) :].tolist()
+        self.stopped_by = self.signals.agreed(told_counts)
+        self.bad_origins = None
+        return not somewhere_bad and bool(torch.isfinite(sums[0]))
+
+    def _origins(self, batches: Sequence[Batch], step: int) -> list[Origin]:
+        """Where the loss or gradient of a step is no number, from all processes."""
+
+        def loss_of(number: int, batch: Batch) -> Tensor:
+            self._draw_dropout(step, number)
+            return self.objective.loss(batch, step)[0]
+
+        own = origins(self.model, batches, loss_of, self.global_rank)
+        if self.trainer.world_size == 1:
+            return own
+        everyones: list[list[Origin]] = [[]] * self.trainer.world_size
+        torch.distributed.all_gather_object(everyones, own)
+        return [origin for found in everyones for origin in found]
+
+    def _draw_dropout(self, step: int, micro_batch: int) -> None:
+        """The masks of a micro-batch are a function of its place, not of what was drawn before."""
+        torch.manual_seed(keyed.key(self.config.seed, "dropout", step, micro_batch, self.global_rank))
 
     def state(self) -> TrainState:
         """What a checkpoint holds; called by all processes together."""
@@ -93,11 +140,11 @@ class TrainingModule(LightningModule):
     def _update(self, made: torch.optim.Optimizer, step: int) -> None:
         if self.config.optim.clip_norm is not None:
             self.clip_gradients(made, self.config.optim.clip_norm, "norm")
+        self.learning_rate = learning_rate(step, self.config.steps, self.config.optim)
         for group in made.param_groups:
-            group["lr"] = learning_rate(step, self.config.steps, self.config.optim)
+            group["lr"] = self.learning_rate
         made.step()
         made.zero_grad()
-        self.done = step + 1
 
     def _syncing_last(self, last: bool) -> Any:
         """Gradients are reduced over ranks once a step, with the last micro-batch."""

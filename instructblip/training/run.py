@@ -5,6 +5,7 @@ config.yaml  versions.json  start.json  metrics.csv  ledger.json  checkpoints/  
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 from collections.abc import Iterator
@@ -22,17 +23,12 @@ from instructblip.models.instructblip import build
 from instructblip.models.loaded import Loaded
 from instructblip.models.paths import backbone_in_init
 from instructblip.models.tokenizers import tokenizers
-from instructblip.recipes import plain
 from instructblip.revision import revision
-from instructblip.training.checkpoint import WEIGHTS, last_checkpoint
+from instructblip.training.changes import changes, refused
+from instructblip.training.checkpoint import WEIGHTS, best_checkpoint, checkpoints, last_checkpoint
+from instructblip.training.ranks import rank
 
 LIBRARIES = ("torch", "lightning", "transformers", "tokenizers", "datasets", "hydra-core", "numpy", "pillow")
-MAY_CHANGE = ("paths", "trainer", "logger", "resume", "dry_run", "name")  # between a run and its continuation
-
-
-def rank() -> int:
-    """This process among those torchrun or srun started; 0 when alone."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
 
 @contextmanager
@@ -58,9 +54,12 @@ def read_config(folder: Path) -> TrainConfig:
 
 
 def load_model(folder: Path, device: str) -> Loaded:
-    """The model with the weights of its last checkpoint. Raises ValueError naming a run that has none."""
+    """The model with the weights of its best checkpoint, of its last one where none was scored.
+
+    Raises ValueError naming a run that has none.
+    """
     config = read_config(folder)
-    checkpoint = last_checkpoint(folder)
+    checkpoint = best_checkpoint(folder) or last_checkpoint(folder)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet; train it first")
     if not backbone_in_init(config.model):
@@ -83,6 +82,9 @@ def begin(folder: Path, config: TrainConfig, facts: dict[str, Any]) -> None:
             f"tables again, or begin another run with name=..."
         )
     write_json(path, facts)
+    if (folder / "config.yaml").is_file() and (differing := changes(read_config(folder), config)):
+        with (folder / "changes.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(differing) + "\n")
     with replacing(folder / "config.yaml") as temporary:
         OmegaConf.save(OmegaConf.structured(config), temporary)
     versions = {name: version(name) for name in LIBRARIES}
@@ -91,26 +93,16 @@ def begin(folder: Path, config: TrainConfig, facts: dict[str, Any]) -> None:
 
 def _check(folder: Path, config: TrainConfig) -> None:
     if not (folder / "config.yaml").is_file():
+        if checkpoints(folder):
+            raise ValueError(f"{folder} has checkpoints, but lost its config.yaml: put it back, or choose name=...")
         return
-    if config.resume is not Resume.auto:
+    requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"  # the same command once more
+    if config.resume is not Resume.auto and not requeued:
         raise ValueError(f"{folder} holds an unfinished run: resume=auto goes on with it, name=... begins another")
-    old, new = _meaning(read_config(folder)), _meaning(config)
-    if changed := sorted(key for key in new if old[key] != new[key]):
-        lines = "\n  ".join(f"{key}: {old[key]!r} is now {new[key]!r}" for key in changed)
+    changed = changes(read_config(folder), config)
+    if over := refused(changed, config.allow_change):
+        lines = "\n  ".join(f"{key}: {old!r} is now {new!r}" for key, (old, new) in over.items())
         raise ValueError(
-            f"{folder} was begun with another config; go on with the old one or choose name=...\n  {lines}"
+            f"{folder} was begun with another config; go on with the old one, choose name=..., or allow what you mean "
+            f"to change, allow_change=[{','.join(over)}]\n  {lines}"
         )
-
-
-def _meaning(config: TrainConfig) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-
-    def walk(value: Any, path: str) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                walk(item, f"{path}.{key}" if path else key)
-        else:
-            flat[path] = value
-
-    walk({key: plain(value) for key, value in vars(config).items() if key not in MAY_CHANGE}, "")
-    return flat

@@ -14,23 +14,24 @@ from instructblip.config.training import TrainConfig
 from instructblip.models.paths import init_paths
 from instructblip.training.callbacks.bad_media import BadMedia
 from instructblip.training.callbacks.fixed_batch import FixedBatch
+from instructblip.training.callbacks.hanging import Hanging
 from instructblip.training.callbacks.logging import Logging
 from instructblip.training.callbacks.measuring import Ending, Measuring
 from instructblip.training.callbacks.metrics import Metrics
+from instructblip.training.callbacks.nonfinite import NonFinite
 from instructblip.training.callbacks.progress import Progressing
+from instructblip.training.callbacks.resuming import Resuming
 from instructblip.training.callbacks.saving import Checkpointing, Counting
-from instructblip.training.checkpoint import Checkpoint, inherited
+from instructblip.training.checkpoint import inherited
 from instructblip.training.datamodule import StepData
 from instructblip.training.ledger import Ledger
-from instructblip.training.run import rank
+from instructblip.training.ranks import rank
 
 
-def trainer(
-    config: TrainConfig, run: Path, steps: StepData, figures: Sequence[str], resumed: Checkpoint | None
-) -> Trainer:
-    """A Trainer for the steps that `resumed` left; `figures` are what the objective reports.
+def trainer(config: TrainConfig, run: Path, steps: StepData, figures: Sequence[str]) -> Trainer:
+    """A Trainer for what is left of a run; `figures` are what the objective reports.
 
-    Checkpoints, sampling and accumulation are ours, not Lightning's.
+    Checkpoints, signals, sampling and accumulation are ours, not Lightning's.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", "Found .* module.s. in eval mode")  # the frozen backbones, on purpose
@@ -39,28 +40,28 @@ def trainer(
     settings = config.trainer
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
-    return Trainer(
+    made = Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
         strategy=settings.strategy,
         precision=settings.precision.value,
-        max_steps=config.steps - steps.first,
-        max_epochs=1,
-        callbacks=_callbacks(config, run, steps, figures, resumed),
+        max_epochs=1,  # the data end with the last step
+        callbacks=_callbacks(config, run, steps, figures),
         logger=False,  # ours begin once it is known where the run goes on
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    # its handlers broadcast (a hang) and requeue by themselves; there is no public way to keep them out
+    made._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return made
 
 
-def _callbacks(
-    config: TrainConfig, run: Path, steps: StepData, figures: Sequence[str], resumed: Checkpoint | None
-) -> list[Callback]:
+def _callbacks(config: TrainConfig, run: Path, steps: StepData, figures: Sequence[str]) -> list[Callback]:
     """What is logged is the first process' alone; every process counts, and has its part in what is saved."""
-    ledger = Ledger(steps.data, carried=resumed.ledger if resumed else None)
+    ledger = Ledger(steps.data)
     measuring = Measuring(config, figures, steps.data.names)
     logged = [
         Metrics(run, measuring, steps),
@@ -68,10 +69,13 @@ def _callbacks(
         Progressing(config, measuring, steps),
     ]
     return [
+        Hanging(run, config),
+        Resuming(run, steps, ledger),
         measuring,
         *(logged if rank() == 0 else []),
+        NonFinite(run, config),
         BadMedia(run, config),
-        Counting(config, ledger),
+        Counting(ledger),
         Checkpointing(run, config, steps.data, inherited(init_paths(config.model)), ledger),
         FixedBatch(run, steps),
         Ending(measuring),

@@ -125,7 +125,7 @@ def test_a_runs_checkpoint_comes_back(family: Family, tmp_path: Path) -> None:
         for name in trainable_names(original):
             original.get_parameter(name).add_(0.01)
     state = TrainState(trainable_state(original), {})
-    checkpoint.save(tmp_path, 1, state, base_fingerprint(original), [], keep=1)
+    checkpoint.save(tmp_path, checkpoint.Record(1, base_fingerprint(original)), state, keep=1)
     found = checkpoint.last_checkpoint(tmp_path)
     assert found is not None
     again = build(family.config, seed=0)

@@ -83,7 +83,7 @@ def test_weights_of_adapters_follow_the_seed_alone(llm: str) -> None:
 def test_adapters_are_saved_with_the_run_and_come_back(llm: str, tmp_path: Path) -> None:
     model = learnt(build(adapted(llm, BOTH[llm]), seed=0))
     state = TrainState(trainable_state(model), {})
-    checkpoint.save(tmp_path, 1, state, base_fingerprint(model), [], keep=1)
+    checkpoint.save(tmp_path, checkpoint.Record(1, base_fingerprint(model)), state, keep=1)
     found = checkpoint.last_checkpoint(tmp_path)
     assert found is not None
     again = build(adapted(llm, BOTH[llm]), seed=0)

@@ -143,7 +143,7 @@ def test_a_checkpoint_with_another_wording_is_not_carried_on(tiny: Tiny) -> None
     facts = Ledger(data).facts(0)
     facts["datasets"]["vqav2"]["templates"]["vqa/99"] = dict.fromkeys(COUNTS, 1)
     with pytest.raises(ValueError, match="trained on template 'vqa/99' of vqav2, which the mixture has no more"):
-        Ledger(data, facts)
+        Ledger(data).carry(facts)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from instructblip.choices import OnFullDisk
 from instructblip.config.training import TrainConfig
 from instructblip.data.lineage import Seen, merge
 from instructblip.data.steps import Step
 from instructblip.files import write_json
-from instructblip.training import checkpoint
+from instructblip.recipes import fingerprint, plain
+from instructblip.training.changes import meaning
+from instructblip.training.checkpoint import Record, Unwritable, save
 from instructblip.training.datamodule import TrainingSet
 from instructblip.training.ledger import Ledger
 from instructblip.training.module import TrainingModule
@@ -22,8 +26,8 @@ from instructblip.training.state import TrainState
 class Counting(Callback):
     """Enters every step in the ledger, on every process; the sum over them is taken where a checkpoint is written."""
 
-    def __init__(self, config: TrainConfig, ledger: Ledger) -> None:
-        self.config, self.ledger = config, ledger
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
 
     def on_train_batch_end(  # type: ignore[override]
         self,
@@ -34,20 +38,19 @@ class Counting(Callback):
         batch_idx: int,
     ) -> None:
         self.ledger.add(batch)
-        if is_saved(batch.number + 1, self.config):
-            self.ledger.gather(lambda own: trainer.strategy.reduce(own.to(pl_module.device), reduce_op="sum").cpu())
 
 
 class Checkpointing(Callback):
-    """A checkpoint every `checkpoint_every` steps and after the last one, and the ledger as it then stands.
+    """A checkpoint every `checkpoint_every` steps, after a validation, at a stop and after the last step.
 
-    Every process gathers its part of the state, the first writes.
+    Every process gathers its part of the state, the first writes, and no one goes on before it is safe.
     """
 
     def __init__(
         self, run: Path, config: TrainConfig, data: TrainingSet, inherited: Sequence[Seen], ledger: Ledger
     ) -> None:
         self.run, self.config, self.data, self.inherited, self.ledger = run, config, data, list(inherited), ledger
+        self.failures = 0
 
     def on_train_batch_end(  # type: ignore[override]
         self,
@@ -57,21 +60,48 @@ class Checkpointing(Callback):
         batch: Step,
         batch_idx: int,
     ) -> None:
-        done = batch.number + 1
-        if is_saved(done, self.config):
+        """Raises Unwritable on all processes unless `on_full_disk` lets the run go on."""
+        done, stopping = batch.number + 1, pl_module.stopped_by is not None
+        if stopping or pl_module.validated or is_saved(done, self.config):
+            self.ledger.gather(lambda own: trainer.strategy.reduce(own.to(pl_module.device), reduce_op="sum").cpu())
             state = pl_module.state()
-            if trainer.is_global_zero:
-                self._write(done, state, pl_module.base)
+            fault = self._fault(done, state, pl_module) if trainer.is_global_zero else None
+            fault = trainer.strategy.broadcast(fault)
+            last = stopping or done == self.config.steps  # then nothing would come after it
+            if fault and (last or self.config.trainer.on_full_disk is OnFullDisk.stop):
+                raise Unwritable(fault)
+        pl_module.validated, pl_module.selection = False, None
+        trainer.should_stop = trainer.should_stop or stopping
 
-    def _write(self, done: int, state: TrainState, base: str) -> None:
-        lineage = merge(self.inherited, self.data.lineage(done))
+    def _fault(self, done: int, state: TrainState, module: TrainingModule) -> str | None:
+        """Writes, or says why that was not possible."""
+        try:
+            self._write(done, state, module)
+        except OSError as error:
+            self.failures += 1
+            print(f"checkpoint {self.failures} that could not be written: {error}", file=sys.stderr, flush=True)
+            return str(error)
+        return None
+
+    def _write(self, done: int, state: TrainState, module: TrainingModule) -> None:
         ledger = self.ledger.facts(done)
-        checkpoint.save(self.run, done, state, base, lineage, self.config.trainer.keep_checkpoints, ledger)
+        record = Record(
+            step=done,
+            base=module.base,
+            lineage=merge(self.inherited, self.data.lineage(done)),
+            ledger=ledger,
+            selection=module.selection,
+            skipped=module.skipped,
+            learning_rate=module.learning_rate,
+            config={key: plain(value) for key, value in vars(self.config).items()},
+            config_hash=fingerprint(meaning(self.config)),
+        )
+        save(self.run, record, state, self.config.trainer.keep_checkpoints)
         write_json(self.run / "ledger.json", ledger)
         if alarm := self.ledger.alarm(done):
             print(f"{alarm} ({self.run / 'ledger.json'})")
 
 
 def is_saved(done: int, config: TrainConfig) -> bool:
-    """Whether a checkpoint is written after `done` steps."""
+    """Whether a checkpoint is written after `done` steps in any case."""
     return done % config.trainer.checkpoint_every == 0 or done == config.steps
