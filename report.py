@@ -1,10 +1,14 @@
-"""Shows every run and every score there is.
+"""Shows every run and every score there is, or one of the paper's tables filled with them.
 
 python report.py
 python report.py runs=[miniature-s42]
+python report.py table=1                published, ours, difference, interval and verdict of every cell
+python report.py table=all              1 to 5, figure2, figure4, claims; files are written in paths.runs/report
 """
 
 from pathlib import Path
+
+from rich.console import Console
 
 from instructblip.cli import program
 from instructblip.config.evaluation import ReportConfig
@@ -12,11 +16,16 @@ from instructblip.config.evaluation import ReportConfig
 
 @program("report")
 def main(config: ReportConfig) -> None:
-    from rich.console import Console
+    console = Console()
+    if config.table is None:
+        show_runs(config, console)
+    else:
+        show_tables(config, console)
 
+
+def show_runs(config: ReportConfig, console: Console) -> None:
     from instructblip.evaluation import runs
 
-    console = Console()
     place = Path(config.paths.runs)
     folders = [runs.find_run(name, place) for name in config.runs] or runs.run_folders(place)
     if not folders:
@@ -28,6 +37,24 @@ def main(config: ReportConfig) -> None:
         console.print(f"No scores yet. Evaluate with `python evaluate.py run={folders[0].name} recipe=vsr`.")
         return
     console.print(runs.scores_table(scores))
+
+
+def show_tables(config: ReportConfig, console: Console) -> None:
+    from instructblip.evaluation.tables.rendering import terminal
+    from instructblip.evaluation.tables.report import chosen, outdated, pages, write
+    from instructblip.evaluation.tables.results import results
+
+    chosen(str(config.table))
+    found = results(config.runs, Path(config.paths.runs))
+    for page in pages(config, found):
+        for sheet in page.sheets:
+            console.print(terminal(sheet))
+            for note in sheet.notes:
+                console.print(note, markup=False, highlight=False)
+        written = write(page, Path(config.paths.runs) / "report")
+        console.print(f"Written: {' '.join(map(str, written))}\n", markup=False, highlight=False)
+    for line in outdated(found):
+        console.print(line, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

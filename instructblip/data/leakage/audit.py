@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 
 from instructblip.data.leakage.fingerprints import Fingerprints, Progress, fingerprint_pool
-from instructblip.data.leakage.overlaps import KINDS, Catalogue, Overlap, Shown, duplicates, kept_rows, overlap, shown
+from instructblip.data.leakage.overlaps import (
+    KINDS,
+    Catalogue,
+    Overlap,
+    Shown,
+    duplicates,
+    kept_rows,
+    overlap,
+    shared_rows,
+    shown,
+)
 from instructblip.data.tables import Table, manifest_hash, table_path
 from instructblip.files import read_json, replacing, write_json
 from instructblip.recipes import Recipe
@@ -48,6 +58,9 @@ def audit(
     pairs = duplicates(catalogue, _pictures(trained), _pictures(tested), distance)
     overlaps = [overlap(one, other, pairs) for one in trained for other in tested]
     kept = {side.name: kept_rows(side, pairs) for side in trained}
+    for one in trained:
+        for other in tested:
+            _save_rows(_shared_path(data, one.name, other.name), shared_rows(one, other, pairs))
     lacking = [*_lacking(training, training_splits, data), *_lacking(evaluated, Recipe.evaluated, data)]
     return _write(data, overlaps, kept, read, lacking, distance)
 
@@ -69,6 +82,34 @@ def strict_rows(data: Path, recipe: str, split: str) -> np.ndarray:
         )
     rows: np.ndarray = np.load(data / "audit" / f"{recipe}-{split}.npy", allow_pickle=False)
     return rows
+
+
+def clean_rows(data: Path, seen: Iterable[tuple[str, str]], evaluated: str, rows: int) -> np.ndarray:
+    """Rows of an evaluated split (recipe/split) that show no picture of what was seen: tables by name and hash.
+
+    All of a table counts as seen, also where a run drew a part of it.
+    Raises ValueError when the audit was not made, or not of these very tables.
+    """
+    path = data / "audit" / "overlaps.json"
+    facts = read_json(path) if path.is_file() else {}
+    if facts.get("evaluated", {}).get(evaluated) != manifest_hash(data, *evaluated.split("/")):
+        raise ValueError(f"no audit of {evaluated} as it is prepared now: python prepare.py audit=true")
+    clean = np.arange(rows)
+    for name, table in seen:
+        if facts["kept"].get(name, {}).get("table") != table:
+            raise ValueError(f"no audit of {name} as it was trained on: python prepare.py audit=true")
+        shared = np.load(_shared_path(data, name, evaluated), allow_pickle=False)
+        clean = np.setdiff1d(clean, shared)
+    return clean
+
+
+def _shared_path(data: Path, training: str, evaluated: str) -> Path:
+    return data / "audit" / "shared" / f"{training}--{evaluated}.npy".replace("/", "-")
+
+
+def _save_rows(path: Path, rows: np.ndarray) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, rows, allow_pickle=False)
 
 
 def _splits(recipes: Sequence[Recipe], of: Callable[[Recipe], list[str]], data: Path) -> dict[str, Table]:
@@ -105,10 +146,12 @@ def _write(
     entries = {}
     for name, rows in kept.items():
         recipe, split = name.split("/")
-        with replacing(folder / f"{recipe}-{split}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, rows, allow_pickle=False)
+        _save_rows(folder / f"{recipe}-{split}.npy", rows)
         entries[name] = {"table": manifest_hash(data, recipe, split), "rows": read[name].size, "kept": len(rows)}
-    write_json(folder / "overlaps.json", {"overlaps": [asdict(each) for each in overlaps], "kept": entries})
+    evaluated = dict.fromkeys(each.evaluation for each in overlaps)
+    tables = {name: manifest_hash(data, *name.split("/")) for name in evaluated}
+    facts = {"overlaps": [asdict(each) for each in overlaps], "kept": entries, "evaluated": tables}
+    write_json(folder / "overlaps.json", facts)
     with replacing(folder / "report.md") as temporary:
         temporary.write_text(report(overlaps, entries, lacking, distance), encoding="utf-8")
     return folder / "report.md"

@@ -133,12 +133,10 @@ def overlap(training: Shown, evaluation: Shown, pairs: Sequence[INTEGERS]) -> Ov
     """Counts what two splits share, given the duplicates among all pictures."""
     counts: dict[str, int] = {}
     evaluated: INTEGERS = np.zeros(0, dtype=np.int64)
-    mine: list[INTEGERS] = []
-    for kind, found in zip(KINDS, pairs, strict=True):
-        here = found[np.isin(found[:, 0], evaluation.pictures) & np.isin(found[:, 1], training.pictures)]
+    mine = _between(training, evaluation, pairs)
+    for kind, here in zip(KINDS, mine, strict=True):
         fresh = np.setdiff1d(here[:, 0], evaluated)
         counts[kind], evaluated = len(fresh), np.union1d(evaluated, fresh)
-        mine.append(here)
     same = np.unique(np.concatenate(mine), axis=0)
     return Overlap(
         training.name, evaluation.name, evaluation.size, counts,
@@ -149,10 +147,23 @@ def overlap(training: Shown, evaluation: Shown, pairs: Sequence[INTEGERS]) -> Ov
     )  # fmt: skip
 
 
+def shared_rows(training: Shown, evaluation: Shown, pairs: Sequence[INTEGERS]) -> INTEGERS:
+    """Evaluated rows that show a picture which training shows too: what a clean subset leaves out."""
+    shown_twice = np.concatenate(_between(training, evaluation, pairs))[:, 0]
+    return np.unique(_rows_showing(evaluation, shown_twice))
+
+
 def kept_rows(training: Shown, pairs: Sequence[INTEGERS]) -> INTEGERS:
     """Rows of a training split that show no evaluated picture: what policy `strict` leaves."""
     evaluated = np.unique(np.concatenate([found[:, 1] for found in pairs]))
     return np.setdiff1d(np.arange(training.size), _rows_showing(training, evaluated))
+
+
+def _between(training: Shown, evaluation: Shown, pairs: Sequence[INTEGERS]) -> list[INTEGERS]:
+    """Of each kind of duplicates, the pairs with one picture in either split."""
+    return [
+        found[np.isin(found[:, 0], evaluation.pictures) & np.isin(found[:, 1], training.pictures)] for found in pairs
+    ]
 
 
 def _rows_showing(side: Shown, pictures: INTEGERS) -> INTEGERS:

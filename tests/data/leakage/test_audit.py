@@ -16,7 +16,7 @@ from PIL import Image
 
 from instructblip import recipes
 from instructblip.config.training import TrainConfig
-from instructblip.data.leakage.audit import CAVEAT, audit, strict_rows
+from instructblip.data.leakage.audit import CAVEAT, audit, clean_rows, strict_rows
 from instructblip.data.leakage.fingerprints import Fingerprints, equal, near
 from instructblip.data.leakage.overlaps import Catalogue, plain_text
 from instructblip.data.sample import Answer, Form, MediaRef, Sample
@@ -119,6 +119,18 @@ def test_strict_drops_rows_whose_picture_is_evaluated(planted: Path) -> None:
     report = (planted / "audit/report.md").read_text()
     assert "| vqav2/train | 12 | 12 | 7 |" in report
     assert "| vqav2/train | gqa/testdev | 5 | 0 | 1 | 3 | 4 (80.0%) | 2 | 1 |" in report
+
+
+def test_clean_rows_show_nothing_that_was_seen(planted: Path) -> None:
+    audited(planted)
+    seen = [("vqav2/train", sha256(table_path(planted, "vqav2", "train")))]
+    assert clean_rows(planted, seen, "gqa/testdev", 5).tolist() == [4]  # the fresh one
+    assert clean_rows(planted, seen, "vsr/test", 1).tolist() == []
+    assert clean_rows(planted, [], "gqa/testdev", 5).tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="no audit of vqav2/train as it was trained on"):
+        clean_rows(planted, [("vqav2/train", "another table")], "gqa/testdev", 5)
+    with pytest.raises(ValueError, match="no audit of coco_caption/train"):
+        clean_rows(planted, [("coco_caption/train", "t")], "gqa/testdev", 5)
 
 
 def test_a_second_audit_reads_no_picture(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
