@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from instructblip.config.model import ModelConfig
-from instructblip.models.checkpoint import base_fingerprint, trainable_state
 from instructblip.models.instructblip import InstructBlip
+from instructblip.models.paths import BACKBONES
+from instructblip.models.pretrained import fingerprint
 from instructblip.models.tokenizers import Tokenizers
 
 
@@ -24,8 +25,9 @@ class Loaded:
 
 
 def weights_hash(model: InstructBlip) -> str:
-    """What tells a checkpoint that is no file of ours from others: every trained tensor, and the frozen base."""
-    digest = hashlib.sha256(base_fingerprint(model).encode())
-    for name, tensor in sorted(trainable_state(model).items()):
-        digest.update(name.encode() + tensor.flatten().view(torch.uint8).numpy().tobytes())
+    """What tells a checkpoint that is no file of ours from others: all between the backbones, and these sampled."""
+    digest = hashlib.sha256(fingerprint(model, BACKBONES).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if not name.startswith(tuple(f"{part}." for part in BACKBONES)):
+            digest.update(name.encode() + tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
