@@ -3,6 +3,7 @@
 import faulthandler
 from pathlib import Path
 
+from instructblip.choices import Objective
 from instructblip.cli import program
 from instructblip.config.training import TrainConfig
 from instructblip.training.signals import Interrupted, Signals, watched
@@ -29,6 +30,8 @@ def main(config: TrainConfig) -> None:
 def fit(config: TrainConfig, run: Path, signals: Signals | None = None) -> None:
     """Trains what is left of the run, from its last good checkpoint. Raises Interrupted when a signal ends it."""
     from instructblip.models.instructblip import build
+    from instructblip.models.stage1 import build_stage1
+    from instructblip.models.tokenizers import is_encoder_decoder
     from instructblip.training.datamodule import StepData, collator, training_set
     from instructblip.training.module import TrainingModule
     from instructblip.training.objectives import objective
@@ -37,8 +40,9 @@ def fit(config: TrainConfig, run: Path, signals: Signals | None = None) -> None:
     from instructblip.training.trainer import trainer
 
     data = training_set(config)
-    model = build(config.model, config.seed)
-    steps = StepData(config, data, collator(config, model.llm.model.config.is_encoder_decoder))
+    stage1 = config.objective is Objective.stage1
+    model = build_stage1(config.model, config.seed) if stage1 else build(config.model, config.seed)
+    steps = StepData(config, data, collator(config, is_encoder_decoder(config.model.llm)))
     aim = objective(config, model, data.names)
     module = TrainingModule(model, config, aim, len(data.names), signals or Signals())
     if rank() == 0:

@@ -34,6 +34,13 @@ class Leakage(Enum):
     strict = "strict"  # no row whose picture is evaluated
 
 
+class Objective(Enum):
+    """What a step is trained for."""
+
+    instruct = "instruct"  # the response's likelihood under the language model; BLIP-2's second stage too
+    stage1 = "stage1"  # BLIP-2's first: contrast, matching and generation of captions, without a language model
+
+
 class Purpose(Enum):
     instruction_tune = "instruction_tune"
     finetune = "finetune"

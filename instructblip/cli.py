@@ -40,6 +40,7 @@ REFUSED = 2
 NEEDS_A_BASE = (
     "ablation/",
     "multitask/",
+    "align/",
 )  # experiments that change another one and name no base of their own
 NOT_MEANINGFUL = (
     "experiment", "seed", "name", "resume", "allow_change", "dry_run", "plan", "paths", "trainer", "logger", "hydra"

@@ -43,6 +43,7 @@ class QFormerConfig:
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     tokenizer: str = MISSING  # tokenizer.json or a folder
+    weights: str | None = None  # BERT's folder, from which the first stage begins
     max_length: int = 128  # LAVIS max_txt_len, [CLS] and [SEP] counted, cut from the left
 
 
@@ -66,6 +67,16 @@ class LLMConfig:
 
 
 @dataclass
+class Stage1Config:
+    """BLIP-2's first stage, numbers from LAVIS `blip2_qformer.py` and `Qformer.py`."""
+
+    embed_dim: int = 256  # of the space in which pictures and texts are compared
+    temperature: float = 0.07  # of the contrast, at the start: it is learned
+    label_smoothing: float = 0.1  # of the contrast and of the generation
+    max_length: int = 32  # of a caption, [CLS] and [SEP] counted, cut from the right
+
+
+@dataclass
 class LoraConfig:
     """Low-rank adapters; a part that has them learns through them alone. All numbers ours."""
 
@@ -81,6 +92,7 @@ class ModelConfig:
     vision: VisionConfig = field(default_factory=VisionConfig)
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
     llm: LLMConfig = field(default_factory=LLMConfig)
+    stage1: Stage1Config = field(default_factory=Stage1Config)  # read by objective=stage1, which has no LLM
     init: Any = None  # weights to start from: a run's checkpoint, a folder, a .pth, or BLIP-2's [stage 1, stage 2]
     random_init: bool = False  # tiny models: every weight drawn from `seed`, none loaded
     ln_vision_eps: float = 1e-5  # LAVIS; transformers has 1e-6 (PAPER A.2)

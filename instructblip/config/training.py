@@ -6,7 +6,17 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from instructblip.choices import Leakage, OnFullDisk, OnNonFinite, Precision, Purpose, Reduction, Requeue, Resume
+from instructblip.choices import (
+    Leakage,
+    Objective,
+    OnFullDisk,
+    OnNonFinite,
+    Precision,
+    Purpose,
+    Reduction,
+    Requeue,
+    Resume,
+)
 from instructblip.config.data import MixtureConfig, PartitionConfig, PathsConfig, TransformsConfig
 from instructblip.config.model import ModelConfig
 
@@ -80,6 +90,7 @@ class TrainConfig:
     experiment: list[str] = field(default_factory=list)  # filled from the experiment= on the command line
     name: str = ""  # of the run directory; derived when empty
     seed: int = 42  # LAVIS
+    objective: Objective = Objective.instruct
     purpose: Purpose = Purpose.instruction_tune
     allow_leak: bool = False
     leakage: Leakage = Leakage.paper

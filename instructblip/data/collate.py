@@ -220,7 +220,7 @@ class Collator:
         qformer_input_ids, qformer_attention_mask = self._pad(text, left=False, value=bert.pad_token_id)
         in_turn = self.llm.prompt_format is PromptFormat.chat
         return Batch(
-            pixel_values=_stacked(pixels),
+            pixel_values=stacked(pixels),
             image_index=torch.tensor([row.image for row in rows]),
             qformer_input_ids=qformer_input_ids,
             qformer_attention_mask=qformer_attention_mask,
@@ -246,7 +246,7 @@ def _last(texts: list[list[int]], room: int | None, limit: int | None) -> tuple[
     return [ids[-room:] for ids in texts], [len(ids) > room for ids in texts]
 
 
-def _stacked(pixels: Sequence[Tensor]) -> Tensor:
+def stacked(pixels: Sequence[Tensor]) -> Tensor:
     """(I, 3, S, S), of clips (I, F, 3, S, S). Pictures and clips, or clips of other lengths, do not mix."""
     if not pixels:
         return torch.empty(0, dtype=torch.uint8)

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from instructblip.config.data import TransformsConfig
-from instructblip.data.collate import Batch, Collator, Row
+from instructblip.data.captions import AnyCollator
+from instructblip.data.collate import Batch, Row
 from instructblip.data.media import BadMedia, decoded
 from instructblip.data.mixture import Pick, Stream, deal
 from instructblip.data.sample import Answer, Sample
@@ -104,7 +105,7 @@ class Steps(IterableDataset[Step]):
     """Steps first..last-1 as `place` sees them; data workers take every n-th step, so their order is the stream's."""
 
     def __init__(
-        self, reader: Reader, collator: Collator, place: Place, loss_group_size: int, first: int, last: int
+        self, reader: Reader, collator: AnyCollator, place: Place, loss_group_size: int, first: int, last: int
     ) -> None:
         self.reader, self.collator, self.place = reader, collator, place
         self.loss_group_size, self.first, self.last = loss_group_size, first, last

@@ -16,10 +16,13 @@ from instructblip.models.instructblip import InstructBlip
 from instructblip.models.lora import is_adapter
 from instructblip.models.pretrained import check_fit, fingerprint
 from instructblip.models.sharding import whole
+from instructblip.models.stage1 import Stage1
 from instructblip.models.weights import BASE, read
 
+Trained = InstructBlip | Stage1  # what a run trains
 
-def trainable_state(model: InstructBlip) -> dict[str, Tensor]:
+
+def trainable_state(model: Trained) -> dict[str, Tensor]:
     """Every tensor outside the frozen backbones, the last text feed-forward included, and the adapters in them.
 
     Whole, also where the model is sharded; then all processes call it together.
@@ -33,19 +36,19 @@ def trainable_state(model: InstructBlip) -> dict[str, Tensor]:
     }
 
 
-def write_trainable(model: InstructBlip, path: Path) -> None:
+def write_trainable(model: Trained, path: Path) -> None:
     """Writes them as safetensors, with the fingerprint of the frozen base in the file's header."""
     save_file(trainable_state(model), path, metadata={BASE: base_fingerprint(model)})
 
 
-def load_trainable(model: InstructBlip, state: dict[str, Tensor]) -> None:
+def load_trainable(model: Trained, state: dict[str, Tensor]) -> None:
     """Raises ValueError with the names of tensors that are missing, not expected, or of another shape."""
     own = trainable_state(model)
     check_fit(model, state, "checkpoint", unused=tuple(name for name in model.state_dict() if name not in own))
     model.load_state_dict(state, strict=False)
 
 
-def base_fingerprint(model: InstructBlip) -> str:
+def base_fingerprint(model: Trained) -> str:
     """Twelve digits that tell the frozen backbones apart."""
     return fingerprint(model, model.frozen)
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from instructblip.models.rename import STRAY, renamed
+from instructblip.models.rename import renamed
 from instructblip.names import require
 
 EVA_TYPE = "instructblip_vision_model"
@@ -25,13 +24,13 @@ BETWEEN_FILE, VISION_FILE, LLM_FOLDER = "instruct_blip_trimmed.pth", "eva_vit_g.
 LLM_WORDS = {"t5": "t5", "opt": "opt"}  # what LAVIS calls a language model, where it is not llm
 
 
-def read_lavis(path: str, passed_over: Sequence[re.Pattern[str]] = (STRAY,)) -> dict[str, Tensor]:
+def read_lavis(path: str) -> dict[str, Tensor]:
     """A checkpoint's tensors (`*_trimmed.pth`, BLIP-2's stages) under our names.
 
     Raises:
         ValueError: not a checkpoint, holds more than tensors, or names that have no place.
     """
-    return renamed(_fused(_unpickled(path)), "lavis", "ours", path, passed_over)
+    return renamed(_fused(_unpickled(path)), "lavis", "ours", path)
 
 
 def read_eva(path: str, depth: int) -> dict[str, Tensor]:

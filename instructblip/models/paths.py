@@ -22,6 +22,16 @@ def backbone_in_init(config: ModelConfig) -> bool:
     return any(getattr(config, part).weights is None for part in frozen)
 
 
+def absent_stage1_paths(config: ModelConfig) -> list[str]:
+    """The same for BLIP-2's first stage, which has no language model and begins from BERT."""
+    if config.random_init and config.init is None:
+        return []
+    named = {"model.vision.weights": config.vision.weights, "model.qformer.weights": config.qformer.weights}
+    if config.init is not None:  # which may hold both
+        named = {"model.init": config.init} | {name: path for name, path in named.items() if path is not None}
+    return [f"{name}={path}" for name, path in named.items() if path is None or not Path(str(path)).exists()]
+
+
 def absent_paths(config: ModelConfig) -> list[str]:
     """`setting=path` of weights that are named and not there, or not named although nothing else can give them."""
     if config.random_init and config.init is None:

@@ -3,7 +3,7 @@
 A few learned queries read an image for a language model. In every layer queries and instruction attend to
 each other, so the instruction decides what the queries look for; in every second layer the queries, and they
 alone, attend to the image. Only the queries come out. Without the instruction this is BLIP-2's Q-Former, the
-paper's baseline.
+paper's baseline. BLIP-2's first stage (`stage1.py`) reads the text as well, under masks of its own.
 
 The numbers are BERT-base's (LAVIS `blip2_models/Qformer.py`): post-norm, exact GELU, LayerNorm eps 1e-12.
 
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
     def forward(self, hidden_states: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, N, D) attending to (B, M, C); `mask` (B, 1, 1, M) is True where `context` may be read."""
+        """(B, N, D) attending to (B, M, C); `mask` (B, 1, 1 or N, M) is True where `context` may be read."""
         attended = F.scaled_dot_product_attention(
             self._split_heads(self.query(hidden_states)),
             self._split_heads(self.key(context)),
@@ -74,17 +74,17 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     """One layer of Figure 3: self-attention of all, cross-attention of the queries, two feed-forwards."""
 
-    def __init__(self, config: QFormerConfig, index: int, vision_width: int) -> None:
+    def __init__(self, config: QFormerConfig, index: int, vision_width: int, text_is_read: bool) -> None:
         super().__init__()
         sees_image = index % config.cross_attention_frequency == 0
         self.self_attention = Attention(config, context_size=config.hidden_size)
         self.cross_attention = Attention(config, context_size=vision_width) if sees_image else None
         self.query_ffn = FeedForward(config)
         self.text_ffn = FeedForward(config) if config.instruction_aware else None
-        # Nothing reads the text after the last layer, so its feed-forward cannot learn. It is kept because
-        # published checkpoints hold it.
-        self.text_is_read = index < config.num_hidden_layers - 1
-        if self.text_ffn is not None and not self.text_is_read:
+        # Where nothing reads the text any more, its feed-forward cannot learn. It is kept because published
+        # checkpoints hold it.
+        self.text_is_read = text_is_read
+        if self.text_ffn is not None and not text_is_read:
             self.text_ffn.requires_grad_(False)
 
     def forward(
@@ -104,8 +104,8 @@ class Layer(nn.Module):
 class QFormer(nn.Module):
     """Queries in, queries out: what the image holds that matters to the instruction."""
 
-    def __init__(self, config: QFormerConfig, vision_width: int) -> None:
-        """`vision_width` is V. Weights are drawn as BERT's, from N(0, `initializer_range`)."""
+    def __init__(self, config: QFormerConfig, vision_width: int, text_is_read: bool = False) -> None:
+        """`vision_width` is V; `text_is_read` is for `both`. Weights are drawn as BERT's, N(0, `initializer_range`)."""
         super().__init__()
         self.config = config
         if config.instruction_aware:
@@ -113,7 +113,10 @@ class QFormer(nn.Module):
             self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.layers = nn.ModuleList(Layer(config, index, vision_width) for index in range(config.num_hidden_layers))
+        last = config.num_hidden_layers - 1
+        self.layers = nn.ModuleList(
+            Layer(config, index, vision_width, text_is_read or index < last) for index in range(last + 1)
+        )
         self.apply(self._init_weights)
 
     def forward(
@@ -139,11 +142,23 @@ class QFormer(nn.Module):
             mask = visible[:, None, None]  # (B, 1, 1, S)
         else:
             text, mask = queries[:, :0], None  # BLIP-2: nothing to tell the queries, (B, 0, D)
+        return self._read(queries, text, encoder_hidden_states, mask)[0]
+
+    def both(
+        self, query_embeds: Tensor, encoder_hidden_states: Tensor, input_ids: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Queries (B, Q, D) and text (B, T, D), each having read of both what `mask` (B, 1, S, S) lets it."""
+        queries = query_embeds.expand(len(encoder_hidden_states), -1, -1)  # (B, Q, D)
+        return self._read(queries, self._embed_text(input_ids), encoder_hidden_states, mask)
+
+    def _read(
+        self, queries: Tensor, text: Tensor, encoder_hidden_states: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         sequence = self.dropout(self.norm(torch.cat((queries, text), dim=1)))  # (B, S, D)
         queries, text = sequence.split((queries.size(1), text.size(1)), dim=1)
         for layer in self.layers:
             queries, text = layer(queries, text, encoder_hidden_states, mask)
-        return queries
+        return queries, text
 
     def _embed_text(self, input_ids: Tensor) -> Tensor:
         """Words and their positions, counted from the first word: the queries before them have none."""

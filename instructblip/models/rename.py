@@ -55,6 +55,14 @@ TABLE = (  # ours, transformers' InstructBLIP, LAVIS
             ("text_ffn.norm", "output.LayerNorm", "output.LayerNorm"),
         )
     ),
+    # --- heads of BLIP-2's first stage; transformers has those of retrieval alone
+    ("vision_projection.{p}", "vision_projection.{p}", "vision_proj.{p}"),
+    ("text_projection.{p}", "text_projection.{p}", "text_proj.{p}"),
+    ("itm_head.{p}", "itm_head.{p}", "itm_head.{p}"),
+    ("temperature", "temperature", "temp"),
+    ("lm_head.dense.{p}", "cls.predictions.transform.dense.{p}", "Qformer.cls.predictions.transform.dense.{p}"),
+    ("lm_head.norm.{p}", "cls.predictions.transform.LayerNorm.{p}", "Qformer.cls.predictions.transform.LayerNorm.{p}"),
+    ("lm_head.bias", "cls.predictions.decoder.bias", "Qformer.cls.predictions.decoder.bias"),
     # --- EVA ViT-g/14
     (
         "vision.encoder.embeddings.class_embedding",
@@ -94,12 +102,13 @@ COLUMNS = {
     "blip-2": [BLIP2_DIFFERS.get(row[1], row[1]) for row in TABLE],
     "lavis": [row[2] for row in TABLE],
 }
-# Constants that older programs wrote among the weights; every model computes them itself.
-STRAY = re.compile(r"(.+\.)?(position_ids|rotary_emb\.inv_freq)")
-# What BLIP-2's first stage learns with and the second does without, in LAVIS and in transformers.
-STAGE1_HEADS = re.compile(
-    r"(Qformer\.cls|vision_proj|text_proj|vision_projection|text_projection|itm_head)\..+|temp|logit_scale"
+# Constants that older programs wrote among the weights; every model computes them itself. Of BLIP-2's first stage also
+# the output matrix, which is the word embedding again, the bias it had before [DEC], and a scale that nothing reads.
+STRAY = re.compile(
+    r"(.+\.)?(position_ids|rotary_emb\.inv_freq)|Qformer\.cls\.predictions\.(bias|decoder\.weight)|logit_scale"
 )
+# What BLIP-2's first stage learns with and the second does without, by our names.
+STAGE1_HEADS = re.compile(r"(vision_projection|text_projection|itm_head|lm_head)\..+|temperature")
 
 _SLOTS = {"i": r"\d+", "p": "weight|bias", "rest": ".+", "llm": "llm|t5|opt"}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
-from instructblip.config.model import LLMConfig, ModelConfig
+from instructblip.config.model import LLMConfig, ModelConfig, QFormerConfig
 
 PLACEHOLDERS = ("<image>", "<video>")  # which transformers 5 adds for its own use; the model has no rows for them
 BERT_SPECIALS = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
@@ -33,19 +33,42 @@ def tokenizers(config: ModelConfig) -> Tokenizers:
         ValueError: files that are not there (all in one message), or special tokens the model does not know.
     """
     paths = {"model.llm.tokenizer": config.llm.tokenizer, "model.qformer.tokenizer": config.qformer.tokenizer}
-    files = {name: Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path) for name, path in paths.items()}
+    files = {name: _file(path) for name, path in paths.items()}
     if absent := [f"{name}={file}" for name, file in files.items() if not file.is_file()]:
         raise ValueError(f"tokenizers not found: {', '.join(absent)}")
     llm = PreTrainedTokenizerFast(tokenizer_file=str(files["model.llm.tokenizer"]), truncation_side="left")
     llm.add_special_tokens(_special_tokens(config.llm, llm.get_vocab()))
-    qformer = PreTrainedTokenizerFast(
-        tokenizer_file=str(files["model.qformer.tokenizer"]),
-        truncation_side="left",
-        model_max_length=config.qformer.max_length,
-        **BERT_SPECIALS,
-    )
+    qformer = _bert(files["model.qformer.tokenizer"], config.qformer)
     _check_ids(config, Tokenizers(llm, qformer))
     return Tokenizers(llm, qformer)
+
+
+def caption_tokenizer(config: QFormerConfig) -> PreTrainedTokenizerFast:
+    """The Q-Former's alone, for BLIP-2's first stage, whose [DEC] is the vocabulary's last row.
+
+    Raises:
+        ValueError: a file that is not there, or a vocabulary without a row to spare.
+    """
+    path = _file(config.tokenizer)
+    if not path.is_file():
+        raise ValueError(f"tokenizers not found: model.qformer.tokenizer={path}")
+    tokenizer = _bert(path, config)
+    if len(tokenizer.get_vocab()) >= config.vocab_size:
+        raise ValueError(
+            f"the qformer tokenizer has {len(tokenizer.get_vocab())} tokens and model.qformer.vocab_size="
+            f"{config.vocab_size} leaves no row for [DEC]; make it one more than the tokenizer's"
+        )
+    return tokenizer
+
+
+def _file(path: str) -> Path:
+    return Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+
+
+def _bert(path: Path, config: QFormerConfig) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_file=str(path), truncation_side="left", model_max_length=config.max_length, **BERT_SPECIALS
+    )
 
 
 def _special_tokens(config: LLMConfig, vocabulary: dict[str, int]) -> dict[str, Any]:

@@ -5,9 +5,8 @@ Nothing is copied while reading: tensors lie in the file until a model takes the
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from instructblip.models.lavis import read_lavis
 from instructblip.models.paths import BACKBONES, init_paths
 from instructblip.models.pretrained import check_fit, fingerprint
 from instructblip.models.qformer import TEXT_BRANCH
-from instructblip.models.rename import STAGE1_HEADS, STRAY, renamed
+from instructblip.models.rename import STAGE1_HEADS, renamed
 
 HUGGING_FACE = {"instructblip": "instructblip", "instructblipvideo": "instructblip", "blip-2": "blip-2"}  # to a column
 VOCABULARY = ("embed_tokens.weight", "shared.weight", "lm_head.weight")  # one row per token
@@ -34,6 +33,8 @@ class Weights:
     tensors: dict[str, Tensor]
     sources: dict[str, str]
     base: str | None = None  # fingerprint of the frozen base they were trained on, where that is known
+    frozen: tuple[str, ...] = ()  # the parts of that base
+    stage1: bool = False  # of BLIP-2's first stage alone, which has no projection into a language model
     placeholder: int | None = None  # id of <image>: rows of the vocabulary from here on are no words
 
     def of(self, part: str) -> dict[str, Tensor]:
@@ -49,8 +50,9 @@ class Weights:
 def read_init(config: ModelConfig) -> Weights:
     """What `config.init` names, cut to the model: one file or folder, or BLIP-2's [stage 1, stage 2].
 
-    Of a pair, the text branch is read from stage 1 and everything else from stage 2 (PAPER C.3). A model that is not
-    instruction-aware passes over the text branch.
+    Of a pair, the text branch is read from stage 1 and everything else from stage 2 (PAPER C.3); a backbone that has no
+    path of its own and is not in stage 2 from stage 1 too. Of stage 1 alone all but its heads, with which the second
+    stage begins. A model that is not instruction-aware passes over the text branch.
 
     Raises:
         ValueError: a file of no known kind, tensors that have no place, or words the model has no rows for.
@@ -58,24 +60,28 @@ def read_init(config: ModelConfig) -> Weights:
     paths = init_paths(config)
     if len(paths) > 2:
         raise ValueError(f"model.init names {len(paths)} files; give one, or [stage 1, stage 2] of BLIP-2")
-    weights = read(paths[0]) if len(paths) == 1 else _two_stages(*paths) if paths else Weights({}, {})
+    weights = read(paths[0]) if len(paths) == 1 else _two_stages(config, *paths) if paths else Weights({}, {})
+    if heads := [name for name in weights.tensors if STAGE1_HEADS.fullmatch(name)]:
+        weights = replace(_kept(weights, [name for name in weights.tensors if name not in heads]), stage1=True)
     if not config.qformer.instruction_aware:
         weights = _kept(weights, [name for name in weights.tensors if not is_text(name)])
     return _without_placeholder(weights, config.llm.config.get("vocab_size"))
 
 
-def read(path: str, passed_over: Sequence[re.Pattern[str]] = (STRAY,)) -> Weights:
+def read(path: str) -> Weights:
     """The tensors of a `transformers` folder (InstructBLIP, InstructBlipVideo, BLIP-2), of a LAVIS file (.pth), or of
     our own (.safetensors), under our names."""
     if Path(path).is_dir():
-        return _read_folder(Path(path), passed_over)
+        return _read_folder(Path(path))
     if path.endswith((".pth", ".pt")):
-        tensors = read_lavis(path, passed_over)
+        tensors = read_lavis(path)
         return Weights(tensors, dict.fromkeys(tensors, path))
     if path.endswith(".safetensors"):
         with _opened(Path(path)) as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return Weights(tensors, dict.fromkeys(tensors, path), (file.metadata() or {}).get(BASE))
+            found = Weights(tensors, dict.fromkeys(tensors, path), (file.metadata() or {}).get(BASE))
+        parts = ["vision"] if any(map(STAGE1_HEADS.fullmatch, tensors)) else BACKBONES
+        return replace(found, frozen=tuple(part for part in parts if not found.of(part)))
     raise ValueError(f"{path} is neither a folder nor a .pth or .safetensors file")
 
 
@@ -86,12 +92,12 @@ def take_between(model: nn.Module, weights: Weights, where: str) -> None:
         ValueError: listing tensors that are missing, not expected or of another shape, or naming both frozen bases
             when the weights were trained on another one.
     """
-    parts = [part for part in BACKBONES if not weights.of(part)]
-    if weights.base is not None and weights.base != (base := fingerprint(model, parts)):
+    if weights.base is not None and weights.base != (base := fingerprint(model, weights.frozen)):
         raise ValueError(f"{where} was trained on the frozen base {weights.base}, this model has the base {base}")
     tensors = weights.between()
     backbones = tuple(f"{part}." for part in BACKBONES)
-    check_fit(model, tensors, where, unused=tuple(name for name in model.state_dict() if name.startswith(backbones)))
+    unread = (*backbones, "language_projection.") if weights.stage1 else backbones
+    check_fit(model, tensors, where, unused=tuple(name for name in model.state_dict() if name.startswith(unread)))
     model.load_state_dict(tensors, strict=False)
 
 
@@ -119,7 +125,7 @@ def _opened(path: Path) -> Any:
         raise ValueError(f"{path} is no whole safetensors file ({error}); copy it again") from error
 
 
-def _read_folder(folder: Path, passed_over: Sequence[re.Pattern[str]]) -> Weights:
+def _read_folder(folder: Path) -> Weights:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} has no config.json; it is no folder of transformers")
     config = read_json(folder / "config.json")
@@ -127,30 +133,25 @@ def _read_folder(folder: Path, passed_over: Sequence[re.Pattern[str]]) -> Weight
         raise ValueError(f"{folder} holds a model of type {config.get('model_type')!r}, not {', '.join(HUGGING_FACE)}")
     column = HUGGING_FACE[config["model_type"]]
     found = list(tensors_of(folder))
-    tensors = renamed({name: t for name, _, t in found}, column, "ours", str(folder), passed_over)
+    tensors = renamed({name: t for name, _, t in found}, column, "ours", str(folder))
     sources = {name: str(folder) for name in tensors}
     return Weights(tensors, sources, placeholder=config.get("image_token_index", config.get("video_token_index")))
 
 
-def _two_stages(stage1: str, stage2: str) -> Weights:
-    first = read(stage1, (STRAY, STAGE1_HEADS))
-    text = _kept(first, [name for name in first.tensors if is_text(name)])
-    if not text.tensors:
+def _two_stages(config: ModelConfig, stage1: str, stage2: str) -> Weights:
+    first, second = read(stage1), read(stage2)
+    if not any(map(is_text, first.tensors)):
         raise ValueError(f"{stage1} has no text branch; give BLIP-2's first stage first: [stage 1, stage 2]")
-    second = read(stage2)
-    rest = _kept(second, [name for name in second.tensors if not is_text(name)])
-    return Weights(
-        text.tensors | rest.tensors, text.sources | rest.sources, base=second.base, placeholder=second.placeholder
-    )
+    lacking = [part for part in BACKBONES if not second.of(part) and getattr(config, part).weights is None]
+    backbones = tuple(BACKBONES[part] for part in lacking)
+    early = _kept(first, [n for n in first.tensors if is_text(n) or (backbones and n.startswith(backbones))])
+    late = _kept(second, [name for name in second.tensors if not is_text(name)])
+    return replace(late, tensors=early.tensors | late.tensors, sources=early.sources | late.sources)
 
 
 def _kept(weights: Weights, names: list[str]) -> Weights:
-    return Weights(
-        {name: weights.tensors[name] for name in names},
-        {name: weights.sources[name] for name in names},
-        weights.base,
-        weights.placeholder,
-    )
+    tensors, sources = weights.tensors, weights.sources
+    return replace(weights, tensors={n: tensors[n] for n in names}, sources={n: sources[n] for n in names})
 
 
 def _without_placeholder(weights: Weights, words: int | None) -> Weights:
@@ -164,6 +165,4 @@ def _without_placeholder(weights: Weights, words: int | None) -> Weights:
         if name.endswith(VOCABULARY) and len(tensor) > words
     }
     prefix = BACKBONES["llm"]
-    return Weights(
-        weights.tensors | {prefix + name: tensor for name, tensor in cut.items()}, weights.sources, weights.base, first
-    )
+    return replace(weights, tensors=weights.tensors | {prefix + name: tensor for name, tensor in cut.items()})

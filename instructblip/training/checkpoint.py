@@ -24,8 +24,7 @@ from torch import Tensor
 
 from instructblip.data.lineage import Seen, merge
 from instructblip.files import read_json, remove_leftovers, sha256, sync, write_json
-from instructblip.models.checkpoint import base_fingerprint, load_trainable
-from instructblip.models.instructblip import InstructBlip
+from instructblip.models.checkpoint import Trained, base_fingerprint, load_trainable
 from instructblip.models.weights import BASE
 from instructblip.training.state import TrainState
 
@@ -85,7 +84,7 @@ class Checkpoint:
             raise ValueError(f"{self.folder} has no ledger of what it was trained on, so its run cannot go on")
         return dict(facts)
 
-    def load_weights(self, model: InstructBlip) -> None:
+    def load_weights(self, model: Trained) -> None:
         """Raises ValueError when the files were altered, or belong to another frozen base (naming both)."""
         self._check(WEIGHTS)
         own, base = self.record.base, base_fingerprint(model)

@@ -13,8 +13,9 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from instructblip import recipes as recipe_files
-from instructblip.choices import Leakage
+from instructblip.choices import Leakage, Objective
 from instructblip.config.training import TrainConfig
+from instructblip.data.captions import AnyCollator, CaptionCollator
 from instructblip.data.collate import Batch, Collator
 from instructblip.data.evaluated import read_by_content, read_by_name
 from instructblip.data.leakage.audit import strict_rows
@@ -26,7 +27,7 @@ from instructblip.data.steps import Place, Reader, Step, Steps, stream_hash
 from instructblip.data.tables import Table, manifest_hash
 from instructblip.data.templates import templates
 from instructblip.models.paths import init_paths
-from instructblip.models.tokenizers import tokenizers
+from instructblip.models.tokenizers import caption_tokenizer, tokenizers
 from instructblip.names import require
 from instructblip.recipes import Recipe, fingerprint
 from instructblip.training.checkpoint import inherited
@@ -117,14 +118,17 @@ def _open(config: TrainConfig, recipe: Recipe) -> tuple[Table, str]:
     return Table.of(data, recipe, split, kept), fingerprint([manifest, sha256(kept.tobytes()).hexdigest()])
 
 
-def collator(config: TrainConfig, encoder_decoder: bool) -> Collator:
+def collator(config: TrainConfig, encoder_decoder: bool) -> AnyCollator:
+    """What the objective reads of a row."""
+    if config.objective is Objective.stage1:
+        return CaptionCollator(caption_tokenizer(config.model.qformer), config.model.stage1.max_length)
     return Collator.of(config.model, tokenizers(config.model), encoder_decoder)
 
 
 class StepData(LightningDataModule):
     """Steps `first` to the run's end; rank and world size come from the trainer."""
 
-    def __init__(self, config: TrainConfig, data: TrainingSet, collator: Collator, first: int = 0) -> None:
+    def __init__(self, config: TrainConfig, data: TrainingSet, collator: AnyCollator, first: int = 0) -> None:
         super().__init__()
         self.config, self.data, self.collator, self.first = config, data, collator, first
         media, size = Path(config.paths.data) / "media", config.model.vision.image_size
@@ -143,8 +147,12 @@ class StepData(LightningDataModule):
         }
 
     def held_back(self) -> list[Batch]:
-        """The step after the run's last one, which no step trains on (though its rows may have been drawn before)."""
-        return self.steps(self.config.steps, self.config.steps + 1).read(self.config.steps).batches
+        """The step after the run's last one, which no step trains on (though its rows may have been drawn before).
+
+        Of the first stage one micro-batch, which is contrasted with itself.
+        """
+        batches = self.steps(self.config.steps, self.config.steps + 1).read(self.config.steps).batches
+        return batches[:1] if self.config.objective is Objective.stage1 else batches
 
     def steps(self, first: int, last: int, rank: int = 0, world: int = 1) -> Steps:
         place = Place(rank, world, self.config.trainer.micro_batch_size)

@@ -11,15 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from instructblip.data.collate import Batch
+from instructblip.models.checkpoint import Trained
 from instructblip.models.instructblip import InstructBlip
 
 
 class QueryGradients:
-    """The squared norms of the last backward through `model`; nothing is kept where no gradient comes by."""
+    """The squared norms of the last backward through `model`; nothing is kept where no gradient comes by.
 
-    def __init__(self, model: InstructBlip) -> None:
+    BLIP-2's first stage has no language model that a picture could enter.
+    """
+
+    def __init__(self, model: Trained) -> None:
         self._frames: Tensor | None = None  # (B*F,) one for each frame of each row
-        model.language_projection.register_forward_hook(self._watch)
+        if isinstance(model, InstructBlip):
+            model.language_projection.register_forward_hook(self._watch)
 
     def by_recipe(self, batch: Batch, recipes: int) -> Tensor:
         """(2R,): the sum of each recipe's rows, then that of all rows, R times; zeros where nothing came by."""

@@ -15,8 +15,7 @@ from instructblip.config.training import TrainConfig
 from instructblip.data import keyed
 from instructblip.data.collate import Batch
 from instructblip.data.steps import Step
-from instructblip.models.checkpoint import base_fingerprint
-from instructblip.models.instructblip import InstructBlip
+from instructblip.models.checkpoint import Trained, base_fingerprint
 from instructblip.training.gradients import QueryGradients
 from instructblip.training.nonfinite import Origin, gradients_finite, origins
 from instructblip.training.objectives import Objective
@@ -33,7 +32,7 @@ class TrainingModule(LightningModule):
 
     def __init__(
         self,
-        model: InstructBlip,
+        model: Trained,
         config: TrainConfig,
         objective: Objective,
         recipes: int,
@@ -78,7 +77,7 @@ class TrainingModule(LightningModule):
         for number, batch in enumerate(batches):
             self._draw_dropout(step.number, number)
             with self._syncing_last(number == len(batches) - 1):
-                loss, figures = self.objective.loss(batch, step.number)
+                loss, figures = self.objective.loss(batch, step.number, self._sum)
                 self.manual_backward(loss * self.trainer.world_size)  # DDP takes the mean of gradients over ranks
             sums += torch.cat([loss.detach()[None], figures, self.gradients.by_recipe(batch, self.recipes)])
         if self._agreed(sums, made):
@@ -110,7 +109,7 @@ class TrainingModule(LightningModule):
 
         def loss_of(number: int, batch: Batch) -> Tensor:
             self._draw_dropout(step, number)
-            return self.objective.loss(batch, step)[0]
+            return self.objective.loss(batch, step, _own)[0]
 
         own = origins(self.model, batches, loss_of, self.global_rank)
         if self.trainer.world_size == 1:
@@ -132,8 +131,8 @@ class TrainingModule(LightningModule):
         """The loss of given micro-batches, dropout off: what the same data cost before and after training."""
         training = self.model.training
         self.model.eval()
-        alone = self.objective.prepare([b.to(self.device) for b in batches], lambda own: own)
-        total = sum(self.objective.loss(batch, self.config.steps)[0].item() for batch in alone)
+        alone = self.objective.prepare([b.to(self.device) for b in batches], _own)
+        total = sum(self.objective.loss(batch, self.config.steps, _own)[0].item() for batch in alone)
         self.model.train(training)
         return total
 
@@ -155,3 +154,8 @@ class TrainingModule(LightningModule):
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(value)
         return value
+
+
+def _own(value: Tensor) -> Tensor:
+    """The sum over a single process."""
+    return value

@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from instructblip.choices import Resume
+from instructblip.choices import Objective, Resume
 from instructblip.config.training import TrainConfig
 from instructblip.files import lock, read_json, replacing, write_json
 from instructblip.models.instructblip import build
@@ -59,6 +59,8 @@ def load_model(folder: Path, device: str) -> Loaded:
     Raises ValueError naming a run that has none.
     """
     config = read_config(folder)
+    if config.objective is Objective.stage1:
+        raise ValueError(f"{folder} is of BLIP-2's first stage, which has no language model to ask; train the second")
     checkpoint = best_checkpoint(folder) or last_checkpoint(folder)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet; train it first")

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from instructblip.models.checkpoint import trainable_state
-from instructblip.models.instructblip import InstructBlip
+from instructblip.models.checkpoint import Trained, trainable_state
 from instructblip.models.sharding import placed, whole
 
 
@@ -26,7 +25,7 @@ class TrainState:
     optimizer: dict[str, Tensor]  # `exp_avg.<parameter name>`, `exp_avg_sq.<...>`, `step.<...>`
 
 
-def gather(model: InstructBlip, optimizer: torch.optim.Optimizer) -> TrainState:
+def gather(model: Trained, optimizer: torch.optim.Optimizer) -> TrainState:
     """What a checkpoint holds of the model and its optimizer, which may be sharded."""
     return TrainState(trainable_state(model), optimizer_state(model, optimizer))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from instructblip.choices import Objective
 from instructblip.config.training import TrainConfig
 from instructblip.data.shares import incomplete, shares
-from instructblip.models.paths import absent_paths
+from instructblip.models.paths import absent_paths, absent_stage1_paths
 from instructblip.recipes import Recipe
 
 
@@ -22,5 +23,8 @@ def missing(config: TrainConfig, chosen: list[Recipe], absent: list[str]) -> lis
             lines.append(f"table {path}: python prepare.py recipe={recipe.table}")
     model = config.model
     wanted = {"model.qformer.tokenizer": model.qformer.tokenizer, "model.llm.tokenizer": model.llm.tokenizer}
+    stage1 = config.objective is Objective.stage1
+    if stage1:
+        del wanted["model.llm.tokenizer"]
     lines += [f"{setting}={path}" for setting, path in wanted.items() if not Path(path).exists()]
-    return lines + absent_paths(model)
+    return lines + (absent_stage1_paths(model) if stage1 else absent_paths(model))

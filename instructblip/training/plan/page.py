@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from instructblip import recipes as recipe_files
+from instructblip.choices import Objective
 from instructblip.config.training import TrainConfig
 from instructblip.data.explain import explanation
 from instructblip.data.shares import Share, shares
@@ -38,13 +39,8 @@ def show(config: TrainConfig) -> None:
     if asked:
         data = Path(config.paths.data)
         console.print(explanation(asked, config.mixture, config.steps, config.batch_size, data))
-    try:
-        model = skeleton(config.model)
-    except ValueError as error:
-        console.print(f"parameters, memory and FLOPs are not known: {error}", soft_wrap=True)
-    else:
-        for part in _pages(config, model, asked):
-            console.print(part)
+    for part in _pages(config, asked):
+        console.print(part, soft_wrap=isinstance(part, str))
     lacking = missing(config, chosen, absent)
     console.print(
         "\n".join(["missing:", *(f"  {line}" for line in lacking)]) if lacking else "nothing is missing",
@@ -52,7 +48,15 @@ def show(config: TrainConfig) -> None:
     )
 
 
-def _pages(config: TrainConfig, model: InstructBlip, asked: list[Share]) -> Iterator[RenderableType]:
+def _pages(config: TrainConfig, asked: list[Share]) -> Iterator[RenderableType]:
+    if config.objective is Objective.stage1:
+        yield "parameters, memory and FLOPs of BLIP-2's first stage are not reckoned"
+        return
+    try:
+        model = skeleton(config.model)
+    except ValueError as error:
+        yield f"parameters, memory and FLOPs are not known: {error}"
+        return
     lengths = mean_lengths(asked, Path(config.paths.data))
     yield from _parameters(model)
     yield from _memory(config, model, configured(config), lengths)
