@@ -10,7 +10,7 @@ Shapes: C trees, N nodes, M candidates, S positions of the prompt, T tokens, W v
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from instructblip.models.prefix import Prefix
 
 TOKENS_PER_FORWARD = 2048  # trees times nodes; bounds the memory, mostly of the logits, and changes no score
+PROMPT_PER_FORWARD = 8192  # trees times positions of the prompt; each tree has the prompt's keys and values (ours)
 Ids = tuple[int, ...]
 
 
@@ -27,7 +28,7 @@ Ids = tuple[int, ...]
 class Tree:
     """Candidates of one row. Each beginning that a token follows has a number; 0 is the prompt's end."""
 
-    row: int
+    row: int = 0
     nodes: dict[Ids, int] = field(default_factory=lambda: {(): 0})  # parents before children
     texts: list[Ids] = field(default_factory=list)
 
@@ -54,8 +55,10 @@ def log_likelihoods(
     """
     place: dict[tuple[int, Ids], int] = {}
     scores: list[Tensor] = []
-    forest = [tree for row, texts in enumerate(candidates) for tree in _plant(row, texts, share)]
-    for trees in _batches(forest):
+    distinct = {id(texts): texts for texts in candidates}  # a vocabulary is one list that all rows share
+    planted = {key: _plant(texts, share) for key, texts in distinct.items()}
+    forest = [replace(tree, row=row) for row, texts in enumerate(candidates) for tree in planted[id(texts)]]
+    for trees in _batches(forest, max(1, PROMPT_PER_FORWARD // prefix.attention_mask.size(1))):
         rows = torch.tensor([tree.row for tree in trees], device=prefix.logits.device)
         chosen = prefix.select(rows)
         logits = chosen.logits[:, None]  # (C, 1, W): the prompt predicts every first token
@@ -107,25 +110,25 @@ def windows(config: Any) -> dict[str, int | None]:
     return {kind: known[kind] for kind in kinds}
 
 
-def _plant(row: int, texts: list[list[int]], share: bool) -> list[Tree]:
+def _plant(texts: list[list[int]], share: bool) -> list[Tree]:
     """Trees of at most TOKENS_PER_FORWARD nodes, or of one candidate; neighbours in the alphabet stay together."""
     trees: list[Tree] = []
     for text in sorted(set(map(tuple, texts))):
         beginnings = [text[:length] for length in range(1, len(text))]
         new = [ids for ids in beginnings if not trees or ids not in trees[-1].nodes]
         if not trees or not share or len(trees[-1].nodes) + len(new) > TOKENS_PER_FORWARD:
-            trees.append(Tree(row))
+            trees.append(Tree())
         for ids in beginnings:
             trees[-1].nodes.setdefault(ids, len(trees[-1].nodes))
         trees[-1].texts.append(text)
     return trees
 
 
-def _batches(trees: list[Tree]) -> Iterator[list[Tree]]:
-    """Trees of like size together, at most TOKENS_PER_FORWARD nodes with padding, or one tree."""
+def _batches(trees: list[Tree], most: int) -> Iterator[list[Tree]]:
+    """Up to `most` trees of like size, at most TOKENS_PER_FORWARD nodes with padding; or one tree."""
     batch: list[Tree] = []
     for tree in sorted(trees, key=lambda tree: len(tree.nodes)):  # the last is the largest
-        if batch and (len(batch) + 1) * len(tree.nodes) > TOKENS_PER_FORWARD:
+        if batch and (len(batch) == most or (len(batch) + 1) * len(tree.nodes) > TOKENS_PER_FORWARD):
             yield batch
             batch = []
         batch.append(tree)

@@ -263,3 +263,26 @@ def test_recurrent_layers_are_refused() -> None:
     llm.model.config.layer_types = ["full_attention", "linear_attention"]
     with pytest.raises(ValueError, match="on the linear_attention layers of llama"):
         llm.rank(*inputs(llm, PROMPTS), TRICKY)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_thousands_of_candidates_copy_few_prompts_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree has the prompt's keys and values beside it, and with T5 every candidate is a tree."""
+    llm, most = drawn(kind), []
+    select = ranking.Prefix.select
+    monkeypatch.setattr(ranking, "PROMPT_PER_FORWARD", 60)
+    monkeypatch.setattr(
+        ranking.Prefix,
+        "select",
+        lambda self, rows: (most.append(rows.numel() * len(self.attention_mask[0])), select(self, rows))[1],
+    )
+    equals_brute_force(llm, TRICKY)
+    assert max(most) <= 60 and (kind == "llama" or len(most) > 1)
+
+
+def test_a_shared_vocabulary_is_planted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted: list[int] = []
+    plant = ranking._plant
+    monkeypatch.setattr(ranking, "_plant", lambda texts, share: (planted.append(len(texts)), plant(texts, share))[1])
+    equals_brute_force(drawn("llama"), [TRICKY[0]] * 3)
+    assert planted == [6]
