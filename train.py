@@ -3,7 +3,7 @@
 import faulthandler
 from pathlib import Path
 
-from instructblip.choices import Objective
+from instructblip.choices import Objective, Purpose
 from instructblip.cli import program
 from instructblip.config.training import TrainConfig
 from instructblip.training.signals import Interrupted, Signals, watched
@@ -11,6 +11,10 @@ from instructblip.training.signals import Interrupted, Signals, watched
 
 @program("train")
 def main(config: TrainConfig) -> None:
+    if config.purpose is Purpose.evaluate:
+        from instructblip.training.released import place
+
+        return print(place(config))
     if config.dry_run:
         from instructblip.training.plan.page import show
 

@@ -19,6 +19,21 @@ class Draw(Enum):
     even = "even"  # low discrepancy: realised shares stay near p_d at every step
 
 
+class Schedule(Enum):
+    """How the learning rate falls after its warm-up."""
+
+    cosine = "cosine"  # at every step, as the paper says
+    lavis = "lavis"  # constant within an inner epoch, as LAVIS' iteration runner does (PAPER C.2)
+
+
+class Wording(Enum):
+    """How a sample's input is put into words for training."""
+
+    instructions = "instructions"  # one of the templates of its task
+    plain = "plain"  # the bare input: no instruction (Figure 4)
+    dataset_names = "dataset_names"  # the bare input behind [Task:Dataset] (Figure 4)
+
+
 class Reduction(Enum):
     """What the loss is a mean over, within one global step."""
 
@@ -44,6 +59,7 @@ class Objective(Enum):
 class Purpose(Enum):
     instruction_tune = "instruction_tune"
     finetune = "finetune"
+    evaluate = "evaluate"  # a published model: nothing is trained
 
 
 class Resume(Enum):

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from instructblip import sweep
-from instructblip.choices import Resume
+from instructblip.choices import Purpose, Resume
 from instructblip.config.schemas import SCHEMAS
 from instructblip.config.training import TrainConfig
 from instructblip.names import did_you_mean, require
@@ -41,6 +41,7 @@ NEEDS_A_BASE = (
     "ablation/",
     "multitask/",
     "align/",
+    "finetune/",
 )  # experiments that change another one and name no base of their own
 NOT_MEANINGFUL = (
     "experiment", "seed", "name", "resume", "allow_change", "dry_run", "plan", "paths", "trainer", "logger", "hydra"
@@ -150,18 +151,24 @@ def refuse_misspelt(name: str, arguments: list[str]) -> None:
         if override.is_delete():
             raise ValueError(f"~{key}: a key of the config cannot be deleted, only set")
         if key in _groups():
-            _check_options(key, list(_values(override)))
+            for options in _values(override):
+                _check_options(key, options)
         elif not _is_key(schema, key):
             raise ValueError(f"unknown key {key!r}{did_you_mean(key, known)}")
 
 
 def run_name(config: TrainConfig, overridden: bool) -> str:
-    """Experiment and seed; six digits of the config's hash when something that matters was overridden."""
+    """Experiment and seed; six digits of the config's hash when something that matters was overridden.
+
+    A published model has no seed, and is called by the last part of its experiment.
+    """
     names = [
         name.rsplit("/", 1)[-1] if number else name.replace("/", "-") for number, name in enumerate(config.experiment)
     ]
     meaningful = {key: value for key, value in vars(config).items() if key not in NOT_MEANINGFUL}
     suffix = f"-{fingerprint(meaningful)[:6]}" if overridden else ""
+    if config.purpose is Purpose.evaluate:
+        return f"{config.experiment[-1].rsplit('/', 1)[-1]}{suffix}"
     return f"{'+'.join(names)}-s{config.seed}{suffix}"
 
 
@@ -186,11 +193,11 @@ def _check_options(group: str, options: list[str]) -> None:
         )
 
 
-def _values(override: Override) -> Iterator[str]:
-    """The option names of a group override, of all jobs of a sweep."""
+def _values(override: Override) -> Iterator[list[str]]:
+    """The option names of a group override, of each job of a sweep."""
     values = list(override.sweep_string_iterator()) if override.is_sweep_override() else [override.value()]
     for value in values:
-        yield from _as_list(value)
+        yield _as_list(value)
 
 
 def _as_list(value: Any) -> list[str]:

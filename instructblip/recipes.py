@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from instructblip import pools
+from instructblip import multitask, pools
 from instructblip.data.sample import Form
 from instructblip.files import read_yaml
 from instructblip.names import lookup, require
@@ -149,7 +149,7 @@ class Recipe:
         return list(dict.fromkeys(self.protocol(profile, variant).split for variant in variants))
 
     def protocol(self, prompts: str, variant: str | None = None) -> Evaluation:
-        """The evaluation protocol or a variant of it, checked to have the prompt profile `prompts`."""
+        """The evaluation protocol or a variant of it, with the prompt profile `prompts`: its own, or a baseline's."""
         if self.evaluation is None:
             raise ValueError(f"recipe {self.name} has no evaluation protocol")
         chosen = self.evaluation
@@ -158,7 +158,10 @@ class Recipe:
             merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(chosen), changed, {"variants": {}}))
             assert isinstance(merged, Evaluation)
             chosen = merged
-        require(prompts, chosen.prompts, f"prompt profile of {self.name}")
+        if prompts in multitask.PROFILES and prompts not in chosen.prompts:
+            asked = multitask.prompt(prompts, self.task, self.name, self.form, chosen)
+            return replace(chosen, prompts={**chosen.prompts, prompts: asked})
+        require(prompts, [*chosen.prompts, *multitask.PROFILES], f"prompt profile of {self.name}")
         return chosen
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from instructblip.cli import NEEDS_A_BASE, refuse_misspelt, run_name
+from instructblip.cli import refuse_misspelt, run_name
 from instructblip.config.schemas import SCHEMAS
 from instructblip.config.training import TrainConfig
 from tests.conftest import ROOT, composed, run_program
@@ -17,20 +17,7 @@ from tests.conftest import ROOT, composed, run_program
 OPTIONS = [
     (path.parent.relative_to(ROOT / "conf").as_posix(), path) for path in sorted((ROOT / "conf").rglob("*/*.yaml"))
 ]
-EXPERIMENTS = [
-    path.relative_to(ROOT / "conf/experiment").with_suffix("").as_posix()
-    for group, path in OPTIONS
-    if group.startswith("experiment")
-]
-assert len(OPTIONS) > 10 and len(EXPERIMENTS) > 2
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_composes(name: str) -> None:
-    chosen = f"[miniature,{name}]" if name.startswith(NEEDS_A_BASE) else name
-    config = composed("train", f"experiment={chosen}")
-    assert isinstance(config, TrainConfig)
-    assert config.batch_size % config.group_size == 0
+assert len(OPTIONS) > 10
 
 
 @pytest.mark.parametrize(("group", "path"), [option for option in OPTIONS if "experiment" not in option[0]])
@@ -44,38 +31,6 @@ def test_every_option_composes(group: str, path: Path) -> None:
 def test_every_program_composes(name: str) -> None:
     missing = {"prepare": ["recipe=vsr"], "evaluate": ["recipe=vsr", "run=x"], "report": []}[name]
     assert isinstance(composed(name, *missing), SCHEMAS[name])
-
-
-@pytest.mark.parametrize(
-    ("name", "batch_size", "group_size"),
-    [("vicuna7b", 128, 8), ("vicuna13b", 64, 4), ("flant5xl", 192, 12), ("flant5xxl", 64, 4)],
-)
-def test_the_four_models_have_the_papers_batches(name: str, batch_size: int, group_size: int) -> None:
-    config = composed("train", f"experiment={name}")
-    assert (config.model.name, config.steps) == (name, 60_000)
-    assert (config.batch_size, config.group_size) == (batch_size, group_size)
-
-
-def test_vicuna7b_has_the_papers_numbers() -> None:
-    config = composed("train", "experiment=vicuna7b")
-    assert (config.steps, config.batch_size, config.group_size) == (60_000, 128, 8)
-    assert (config.optim.lr, config.optim.warmup_lr, config.optim.min_lr, config.optim.warmup_steps) == (
-        1e-5,
-        1e-8,
-        0,
-        1000,
-    )
-    assert (config.optim.betas, config.optim.weight_decay) == ([0.9, 0.999], 0.05)
-    assert config.mixture.weighting.value == "sqrt" and config.model.qformer.num_query_tokens == 32
-
-
-def test_an_ablation_changes_only_what_it_names() -> None:
-    base, ablated = (
-        composed("train", f"experiment={name}") for name in ("vicuna7b", "[vicuna7b,ablation/no_balancing]")
-    )
-    assert ablated.mixture.weighting.value == "uniform"
-    ablated.mixture.weighting = base.mixture.weighting
-    assert ablated == base
 
 
 def test_every_field_is_read_somewhere() -> None:
@@ -98,6 +53,9 @@ def test_every_field_is_read_somewhere() -> None:
         (["experiment=vicuna7"], "vicuna7b"),
         (["experiment=no_balancing"], "ablation/no_balancing"),
         (["experiment=ablation/no_balancing"], "experiment=[miniature,ablation/no_balancing]"),
+        (["experiment=finetune/okvqa"], "experiment=[miniature,finetune/okvqa]"),
+        (["experiment=multitask/plain"], "experiment=[miniature,multitask/plain]"),
+        (["-m", "experiment=[miniature,ablation/no_balancing],ablation/no_balancing"], "experiment=[miniature,"),
         (["-m", "experiment=[miniature,ablation/no_balancin],miniature"], "ablation/no_balancing"),
         (["model=tiny_lama"], "tiny_llama"),
         (["model=vicuna7b", "model/llm=qwen3_8"], "qwen3_8b"),

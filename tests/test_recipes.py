@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from instructblip import recipes
 from instructblip.data.preparing import hub
 from instructblip.data.readers.mirrors import MIRRORS
 from instructblip.data.readers.registry import READERS
+from instructblip.data.sample import Form
 from instructblip.data.templates import templates
 from instructblip.evaluation.measures import metric
 from instructblip.evaluation.submissions import SUBMISSIONS
+from instructblip.multitask import OCR
 from instructblip.pools import Download
 from instructblip.protocols import Decoding, Evaluation, Mode
 from instructblip.recipes import Mirror, Split
@@ -67,6 +70,24 @@ def test_keys_stand_in_the_order_of_their_fields(name: str) -> None:
     for kind, part in parts:
         order = [field.name for field in fields(kind)]
         assert list(part) == sorted(part, key=order.index), part
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_protocol_has_the_prompts_of_the_multitask_baselines(name: str) -> None:
+    """Figure 4: `plain` is the paper's instruction but for captions; identifiers name no held-out dataset."""
+    recipe, held_in = recipes.load(name), OmegaConf.load(ROOT / "conf/partition/paper.yaml").held_in
+    if recipe.evaluation is None:
+        return
+    for variant in (None, *recipe.evaluation.variants):
+        own = recipe.protocol("paper", variant)
+        plain = recipe.protocol("plain", variant).prompts["plain"]
+        named = recipe.protocol("dataset_names", variant).prompts["dataset_names"].removeprefix(OCR)
+        assert plain == (OCR if recipe.form is Form.caption else own.prompts["paper"])
+        assert (":" in named.split("]")[0]) == (name in held_in) and named.startswith("[")
+        assert ("{options}" in named) == ("{options}" in own.prompts["paper"])
+        assert own == recipe.protocol("paper", variant), "a profile that was asked for stays out of the others"
+    with pytest.raises(ValueError, match="dataset_names"):
+        recipe.protocol("dataset_name")
 
 
 def test_paper_templates_are_all_there() -> None:

@@ -18,7 +18,8 @@ assert len(PACKAGE) > 30 and len(PROGRAMS) >= 4
 ROOMS = {  # module: floor and column; an import points down, or stays in its column
     "instructblip.names": (0, "facts"), "instructblip.files": (0, "facts"), "instructblip.recipes": (0, "facts"),
     "instructblip.config": (0, "facts"), "instructblip.choices": (0, "facts"), "instructblip.protocols": (0, "facts"),
-    "instructblip.pools": (0, "facts"), "instructblip.revision": (0, "facts"), "instructblip.data.sample": (0, "facts"),
+    "instructblip.pools": (0, "facts"), "instructblip.revision": (0, "facts"), "instructblip.multitask": (0, "facts"),
+    "instructblip.data.sample": (0, "facts"),
     "instructblip.data": (1, "data"), "instructblip.models": (1, "models"),
     "instructblip.evaluation.metrics": (1, "metrics"), "instructblip.evaluation.answers": (1, "metrics"),
     "instructblip.evaluation.predictions": (1, "metrics"), "instructblip.evaluation.measures": (1, "metrics"),

@@ -72,12 +72,13 @@ def steps(folder: Path, datasets: int, first: int, last: int, seed: int = 0) -> 
     """Our stream's steps over the first `datasets` sets."""
     chosen = [recipe_of(number) for number in range(datasets)]
     tables = [Table.of(folder, recipe, "train") for recipe in chosen]
-    wordings = len(templates(chosen[0].wordings("train")))
+    worded = [templates(each.wordings("train")) for each in chosen]
     sources = [
-        Source(each.name, len(table), wordings, 1 / datasets) for each, table in zip(chosen, tables, strict=True)
+        Source(each.name, len(table), len(own), 1 / datasets)
+        for each, table, own in zip(chosen, tables, worded, strict=True)
     ]
     stream = Stream(sources, seed, BATCH, BATCH, Draw.random)
-    reader = Reader(stream, chosen, tables, folder / "media", TransformsConfig(), SIZE)
+    reader = Reader(stream, chosen, tables, worded, folder / "media", TransformsConfig(), SIZE)
     return Steps(reader, collator(), Place(0, 1, BATCH), BATCH, first, last)
 
 

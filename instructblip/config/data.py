@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from instructblip.choices import Draw, Weighting
+from instructblip.choices import Draw, Weighting, Wording
 from instructblip.recipes import Sampling
 
 
@@ -44,12 +44,21 @@ class MixtureConfig:
     recipes: Any = MISSING
     weighting: Weighting = Weighting.sqrt
     temperature: float | None = None  # T of weighting=temperature, p_d ~ S_d^(1/T)
+    without: list[str] = field(default_factory=list)  # tasks that are left out; the others share what they had
     splits: dict[str, str] = field(default_factory=dict)  # recipe -> another of its training splits than the first
     sizes: dict[str, Sampling] = field(default_factory=dict)  # recipe -> another S_d than its own, and what it counts
     factors: dict[str, float] = field(default_factory=dict)  # hand factors on p_d, before renormalising
     draw: Draw = Draw.random
     complete: dict[str, float] = field(default_factory=dict)  # recipe -> share of its S_d that must be prepared
     otherwise: dict[str, str] = field(default_factory=dict)  # mixtures to choose when it is not, and what they are
+
+
+@dataclass
+class WordingConfig:
+    """How training samples are worded (paper, section 2.1: one of the task's templates, drawn uniformly)."""
+
+    style: Wording = Wording.instructions
+    keep: dict[str, list[str]] = field(default_factory=dict)  # template family -> ids; of other families all are used
 
 
 @dataclass

@@ -16,8 +16,9 @@ from instructblip.choices import (
     Reduction,
     Requeue,
     Resume,
+    Schedule,
 )
-from instructblip.config.data import MixtureConfig, PartitionConfig, PathsConfig, TransformsConfig
+from instructblip.config.data import MixtureConfig, PartitionConfig, PathsConfig, TransformsConfig, WordingConfig
 from instructblip.config.model import ModelConfig
 
 
@@ -25,6 +26,8 @@ from instructblip.config.model import ModelConfig
 class OptimConfig:
     """AdamW with a linear warm-up and a cosine to `min_lr` (PAPER C.1)."""
 
+    schedule: Schedule = Schedule.cosine
+    inner_epoch: int = 3000  # steps of schedule=lavis between two rates: LAVIS' are those between two validations
     lr: float = 1e-5
     warmup_lr: float = 1e-8
     min_lr: float = 0.0
@@ -101,6 +104,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
+    wording: WordingConfig = field(default_factory=WordingConfig)
     transforms: TransformsConfig = field(default_factory=TransformsConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)

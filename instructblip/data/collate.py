@@ -117,10 +117,13 @@ class Collator:
         return cls(tokenizers.llm, tokenizers.qformer, config.llm, config.qformer, encoder_decoder)
 
     def training(self, rows: Sequence[Row], pixels: Sequence[Tensor]) -> Batch:
-        """Rows with their responses as labels. Raises ValueError naming a row that has no instruction or response."""
+        """Rows with their responses as labels; of an empty instruction the towers read what frames it, or nothing.
+
+        Raises ValueError naming a row that has no response.
+        """
         for row in rows:
-            if not row.example.instruction.strip() or not row.example.response.strip():
-                raise ValueError(f"{row.example.uid}: empty instruction or response")
+            if not row.example.response.strip():
+                raise ValueError(f"{row.example.uid}: empty response")
         prompts, cut = self._prompts([row.example.instruction for row in rows], self.llm.max_prompt_length)
         responses = self.response_ids([row.example.response for row in rows])
         if self.encoder_decoder:
@@ -144,14 +147,12 @@ class Collator:
         self, instructions: Sequence[str], pixels: Sequence[Tensor], image_index: Sequence[int],
         limit: int | None = None,
     ) -> Batch:  # fmt: skip
-        """Prompts alone, for generate and rank; left-padded where the language model is causal.
+        """Prompts alone, for generate and rank; left-padded where the language model is causal. One may be empty.
 
         No `pixels` are needed for pictures that were encoded before, which `image_index` then counts.
         The language model reads the last `limit` ids, with None all (LAVIS); the Q-Former always its last
-        `qformer.max_length`. Raises ValueError naming an empty prompt.
+        `qformer.max_length`.
         """
-        if empty := [row for row, text in enumerate(instructions) if not text.strip()]:
-            raise ValueError(f"prompts {empty} of {len(instructions)} are empty; ask something")
         examples = [Example(text, "", "", "", "") for text in instructions]
         rows = [Row(example, image) for example, image in zip(examples, image_index, strict=True)]
         prompts, cut = self._prompts(instructions, limit)
@@ -208,7 +209,7 @@ class Collator:
         mask = [[0] * len(pad) + [1] * len(row) if left else [1] * len(row) + [0] * len(pad)
                 for row, pad in zip(rows, padding, strict=True)]  # fmt: skip
         ids = [pad + row if left else row + pad for row, pad in zip(rows, padding, strict=True)]
-        return torch.tensor(ids), torch.tensor(mask)
+        return torch.tensor(ids, dtype=torch.int64), torch.tensor(mask, dtype=torch.int64)  # (B, 0) has no dtype
 
     def _batch(
         self, rows: Sequence[Row], pixels: Sequence[Tensor], input_ids: Tensor, attention_mask: Tensor,

@@ -10,11 +10,10 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from instructblip import recipes as recipe_files
 from instructblip.choices import Weighting
 from instructblip.config.data import MixtureConfig
 from instructblip.config.preparing import PrepareConfig
-from instructblip.data.shares import Share, incomplete, rows, shares, temperature
+from instructblip.data.shares import Share, incomplete, members, rows, shares, temperature
 from instructblip.files import read_yaml
 from instructblip.names import require
 
@@ -30,10 +29,10 @@ def explain(name: str, config: PrepareConfig) -> None:
     Raises ValueError listing the mixtures there are, or naming recipes of it that have no file.
     """
     mixture = named(name)
-    chosen, absent = recipe_files.select(mixture.recipes, config.partition.groups())
+    chosen, absent = members(mixture, config.partition.groups())
     if absent:
         raise ValueError(f"mixture {name} has no recipe yet for {', '.join(absent)}")
-    asked = shares([recipe_files.load(recipe) for recipe in chosen], mixture)
+    asked = shares(chosen, mixture)
     data = Path(config.paths.data)
     console = Console()
     console.print(explanation(asked, mixture, config.steps, config.batch_size, data))

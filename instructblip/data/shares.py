@@ -8,13 +8,15 @@ limit of a high temperature, without hand factors since these correct the balanc
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from instructblip import recipes as recipe_files
 from instructblip.choices import Weighting
 from instructblip.config.data import MixtureConfig
 from instructblip.files import read_json
+from instructblip.names import require
 from instructblip.recipes import Recipe, Sampling
 
 TEMPERATURES = {Weighting.sqrt: 2.0, Weighting.proportional: 1.0, Weighting.uniform: math.inf}
@@ -30,6 +32,21 @@ class Share:
     root: float  # S_d^(1/T)
     factor: float  # by hand
     probability: float
+
+
+def members(mixture: MixtureConfig, groups: Mapping[str, Sequence[str]]) -> tuple[list[Recipe], list[str]]:
+    """The mixture's recipes but for the tasks it goes without, and names of its groups that have no recipe file.
+
+    Raises ValueError for a task that none of them has, or when nothing is left.
+    """
+    names, absent = recipe_files.select(mixture.recipes, groups)
+    chosen = [recipe_files.load(name) for name in names]
+    for task in mixture.without:
+        require(task, {recipe.task for recipe in chosen}, f"task of mixture {mixture.name} in mixture.without")
+    left = [recipe for recipe in chosen if recipe.task not in mixture.without]
+    if mixture.without and not left:
+        raise ValueError(f"mixture.without={mixture.without} leaves nothing of mixture {mixture.name}")
+    return left, absent
 
 
 def shares(recipes: Sequence[Recipe], mixture: MixtureConfig) -> list[Share]:
@@ -109,5 +126,10 @@ def _sampling(recipe: Recipe, mixture: MixtureConfig) -> Sampling:
 def _refuse_strangers(mixture: MixtureConfig, names: set[str]) -> None:
     named = {"factors": set(mixture.factors), "sizes": set(mixture.sizes), "complete": set(mixture.complete)}
     for setting, given in named.items():
-        if unknown := sorted(given - names):
+        strangers = sorted(given - names)
+        if unknown := [name for name in strangers if not _left_out(name, mixture)]:
             raise ValueError(f"mixture {setting} for {unknown}, which the mixture does not contain")
+
+
+def _left_out(name: str, mixture: MixtureConfig) -> bool:
+    return bool(mixture.without) and recipe_files.load(name).task in mixture.without

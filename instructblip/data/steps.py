@@ -23,7 +23,7 @@ from instructblip.data.mixture import Pick, Stream, deal
 from instructblip.data.sample import Answer, Sample
 from instructblip.data.shards import MediaPool
 from instructblip.data.tables import Table
-from instructblip.data.templates import Example, render, templates
+from instructblip.data.templates import Example, Template, render
 from instructblip.data.transforms import training_pixels
 from instructblip.recipes import Recipe
 
@@ -60,14 +60,11 @@ class Reader:
     """Tables, pictures and wordings behind a stream's picks."""
 
     def __init__(
-        self, stream: Stream, recipes: Sequence[Recipe], tables: Sequence[Table], media: Path,
-        transforms: TransformsConfig, image_size: int,
+        self, stream: Stream, recipes: Sequence[Recipe], tables: Sequence[Table],
+        wordings: Sequence[tuple[Template, ...]], media: Path, transforms: TransformsConfig, image_size: int,
     ) -> None:  # fmt: skip
-        self.stream, self.recipes, self.tables = stream, list(recipes), list(tables)
+        self.stream, self.recipes, self.tables, self.wordings = stream, list(recipes), list(tables), list(wordings)
         self.pools = {name: MediaPool(media / name) for name in {recipe.pool for recipe in recipes}}
-        self.templates = [
-            templates(recipe.wordings(table.split)) for recipe, table in zip(recipes, tables, strict=True)
-        ]
         self.transforms, self.image_size = [transforms.of(recipe.name) for recipe in recipes], image_size
 
     def read(self, pick: Pick) -> tuple[Example, Tensor]:
@@ -88,7 +85,7 @@ class Reader:
         return self._worded(pick, self.tables[pick.source].sample(pick.row))
 
     def _worded(self, pick: Pick, sample: Sample) -> Example:
-        template = self.templates[pick.source][pick.template]
+        template = self.wordings[pick.source][pick.template]
         return render(sample, template, drawn_answer(sample, pick.answer), self.recipes[pick.source].response)
 
     def costs(self, picks: Sequence[Pick]) -> list[int]:

@@ -11,12 +11,15 @@ from typing import cast
 
 from omegaconf import OmegaConf
 
+from instructblip import multitask
+from instructblip.choices import Wording
+from instructblip.config.data import WordingConfig
 from instructblip.data.sample import Answer, Form, Sample
+from instructblip.multitask import OCR
 from instructblip.names import require
-from instructblip.recipes import RECIPES, ResponseText
+from instructblip.recipes import RECIPES, Recipe, ResponseText
 
 MAX_OCR_TOKENS = 30  # LAVIS `predict_answers`
-OCR = "[[OCR tokens: {ocr}. ]]"  # before the instruction (paper, Table 5)
 OPTIONAL = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
 LETTERS = string.ascii_lowercase
 
@@ -48,6 +51,27 @@ def templates(family: str) -> tuple[Template, ...]:
     return tuple(Template(row["id"], row["text"]) for row in cast(Iterable[dict[str, str]], rows))
 
 
+def wordings(recipe: Recipe, split: str, config: WordingConfig) -> tuple[Template, ...]:
+    """What a training split is worded with: the templates of its family that are kept, or one bare input.
+
+    Raises ValueError for a family or template there is not, one that keeps nothing, or a setting that is not used.
+    """
+    family = recipe.wordings(split)
+    if config.style is not Wording.instructions:
+        if config.keep:
+            raise ValueError(f"wording.keep={config.keep} is not used by wording.style={config.style.value}")
+        plain = config.style is Wording.plain
+        text = multitask.bare(family) if plain else multitask.identified(recipe.task, recipe.name, family)
+        return (Template(config.style.value, text),)
+    for name, ids in config.keep.items():
+        for each in ids:
+            require(each, [template.id for template in templates(name)], f"template of wording.keep.{name}")
+    kept = config.keep.get(family, [template.id for template in templates(family)])
+    if not kept:
+        raise ValueError(f"wording.keep.{family} is empty; keep one template at least")
+    return tuple(template for template in templates(family) if template.id in kept)
+
+
 def render(sample: Sample, template: Template, answer: Answer, response: ResponseText) -> Example:
     """The Example that trains `sample` on `answer`; OCR tokens go in front of a wording that does not place them."""
     said = answer.text
@@ -61,14 +85,18 @@ def render(sample: Sample, template: Template, answer: Answer, response: Respons
 def fill(text: str, sample: Sample) -> str:
     """The wording with its named slots filled; what stands in [[ ]] is left out when one of its slots is empty.
 
-    Raises ValueError naming a slot the Sample does not have.
+    Nothing is left of a wording without slots and words, the picture alone. Raises ValueError naming a slot the Sample
+    does not have, or a Sample whose slots are all that the wording says and blank.
     """
     slots = Slots(sample)
     text = OPTIONAL.sub(lambda found: found.group(1) if all(map(slots.get, _named(found.group(1)))) else "", text)
     try:
-        return text.format_map(slots)
+        filled = text.format_map(slots)
     except (KeyError, ValueError, IndexError) as missing:
         raise ValueError(f"{sample.uid} has no slot for the wording {text!r} ({missing})") from missing
+    if text.strip() and not filled.strip():
+        raise ValueError(f"{sample.uid}: the wording {text!r} leaves an empty instruction")
+    return filled
 
 
 class Slots(dict[str, str]):

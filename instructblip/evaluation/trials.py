@@ -10,12 +10,13 @@ from instructblip.choices import Images
 from instructblip.config.evaluation import EvaluateConfig
 from instructblip.data.preparing.vocabularies import read_vocabulary
 from instructblip.data.tables import Table, table_path
-from instructblip.data.templates import MAX_OCR_TOKENS, OCR, templates
+from instructblip.data.templates import MAX_OCR_TOKENS, templates
 from instructblip.evaluation.answers import verbaliser
 from instructblip.evaluation.captions import package
 from instructblip.evaluation.measures import CAPTION_METRICS, metric
 from instructblip.evaluation.predictions import labelled
 from instructblip.evaluation.submissions import SUBMISSIONS
+from instructblip.multitask import OCR
 from instructblip.names import require
 from instructblip.protocols import Evaluation
 from instructblip.recipes import Recipe, fingerprint, plain

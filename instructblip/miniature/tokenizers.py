@@ -37,6 +37,7 @@ LLM_SPECIALS = ["<pad>", "<s>", "</s>"]
 QFORMER_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation
 SCENES = 300  # of each kind
+FAMILIES = ("caption", "choice", "instruction", "vqa", "vqg")  # whose wordings the committed tokenizers were made of
 PROMPTS = (  # arXiv 2305.06500, appendix E
     "Question: {question} Short answer:",
     "A short image description:",
@@ -69,8 +70,8 @@ def corpus() -> list[str]:
 
 
 def _templates() -> list[str]:
-    """Of every template file, with the parts that may be left out."""
-    files: list[Any] = [OmegaConf.load(file) for file in sorted((RECIPES / "templates").glob("*.yaml"))]
+    """With the parts that may be left out."""
+    files: list[Any] = [OmegaConf.load(RECIPES / "templates" / f"{family}.yaml") for family in FAMILIES]
     return [entry["text"].replace("[[", "").replace("]]", "") for file in files for entry in file]
 
 

@@ -21,7 +21,7 @@ from instructblip.models.lora import add_adapters, train_adapters
 from instructblip.models.paths import BACKBONES, absent_paths
 from instructblip.models.qformer import QFormer
 from instructblip.models.vision import VisionEncoder
-from instructblip.models.weights import Weights, read_init, take_between
+from instructblip.models.weights import Weights, read_init, take_between, with_queries
 from instructblip.names import require
 from instructblip.protocols import BeamLength, RepetitionScope
 
@@ -231,6 +231,7 @@ def build(config: ModelConfig, seed: int) -> InstructBlip:
         llm = language_model(config.llm, given["llm"])
         model = InstructBlip(config, vision, QFormer(config.qformer, vision.width), llm)
     if config.init is not None:
+        init = with_queries(init, model.query_tokens) if config.resize_queries else init
         take_between(model, init, str(config.init))
     if config.lora.targets:
         with torch.random.fork_rng(devices=[]):

@@ -10,10 +10,11 @@ BACKBONES = {"vision": "vision.encoder.", "llm": "llm.model."}  # part of the co
 
 
 def init_paths(config: ModelConfig) -> list[str]:
-    """`config.init` as a list."""
-    if config.init is None:
+    """`config.init` as a list, a name in `config.starts` replaced by the paths it stands for."""
+    chosen = config.starts.get(config.init, config.init) if isinstance(config.init, str) else config.init
+    if chosen is None:
         return []
-    return [config.init] if isinstance(config.init, str) else [str(path) for path in config.init]
+    return [chosen] if isinstance(chosen, str) else [str(path) for path in chosen]
 
 
 def backbone_in_init(config: ModelConfig) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -99,6 +100,18 @@ def take_between(model: nn.Module, weights: Weights, where: str) -> None:
     unread = (*backbones, "language_projection.") if weights.stage1 else backbones
     check_fit(model, tensors, where, unused=tuple(name for name in model.state_dict() if name.startswith(unread)))
     model.load_state_dict(tensors, strict=False)
+
+
+def with_queries(weights: Weights, drawn: Tensor) -> Weights:
+    """The weights with as many queries as the model has, whose own are `drawn` (1, Q, D).
+
+    The first of the weights' are kept; where they are fewer, drawn ones follow. Raises ValueError when they have none.
+    """
+    if (learnt := weights.tensors.get("query_tokens")) is None:
+        raise ValueError("model.init holds no query_tokens; set model.resize_queries=false")
+    more = drawn.detach()[:, learnt.size(1) :].to(learnt.dtype)  # (1, those that lack, D)
+    fitted = torch.cat((learnt[:, : drawn.size(1)], more), dim=1)  # (1, Q, D)
+    return replace(weights, tensors=weights.tensors | {"query_tokens": fitted})
 
 
 def is_text(name: str) -> bool:

@@ -22,10 +22,10 @@ from instructblip.data.leakage.audit import strict_rows
 from instructblip.data.lineage import Seen, refuse_evaluated, refuse_inherited, refuse_leaks
 from instructblip.data.mixture import Pictures, Source, Stream
 from instructblip.data.shards import MediaPool
-from instructblip.data.shares import incomplete, shares
+from instructblip.data.shares import incomplete, members, shares
 from instructblip.data.steps import Place, Reader, Step, Steps, stream_hash
 from instructblip.data.tables import Table, manifest_hash
-from instructblip.data.templates import templates
+from instructblip.data.templates import Template, wordings
 from instructblip.models.paths import init_paths
 from instructblip.models.tokenizers import caption_tokenizer, tokenizers
 from instructblip.names import require
@@ -44,6 +44,7 @@ class TrainingSet:
 
     recipes: list[Recipe]
     tables: list[Table]
+    wordings: list[tuple[Template, ...]]  # of each recipe
     manifests: list[str]
     stream: Stream
     leaks: list[list[str]]  # of each recipe, the evaluated splits its rows are taken from; only with allow_leak
@@ -66,10 +67,9 @@ class TrainingSet:
 
 def mixture_recipes(config: TrainConfig) -> list[Recipe]:
     """The mixture's recipes, refused when they may not be trained on. Raises ValueError naming absent ones."""
-    names, absent = recipe_files.select(config.mixture.recipes, config.partition.groups())
+    chosen, absent = members(config.mixture, config.partition.groups())
     if absent:
         raise ValueError(f"mixture {config.mixture.name} has no recipe yet for {', '.join(absent)}")
-    chosen = [recipe_files.load(name) for name in names]
     refuse_leaks(chosen, config.partition, config.purpose, config.allow_leak, config.mixture.splits)
     begun = {path: inherited([path]) for path in init_paths(config.model)}
     refuse_inherited(begun, config.partition, config.purpose, config.allow_leak)
@@ -88,16 +88,17 @@ def training_set(config: TrainConfig) -> TrainingSet:
     opened = [_open(config, recipe) for recipe in chosen]
     tables = [table for table, _ in opened]
     leaks = [_leaks(config, recipe, table.split) for recipe, table in zip(chosen, tables, strict=True)]
+    worded = [wordings(recipe, table.split, config.wording) for recipe, table in zip(chosen, tables, strict=True)]
     sources = [
         Source(
-            share.recipe.name, len(table), len(templates(share.recipe.wordings(table.split))), share.probability,
+            share.recipe.name, len(table), len(own), share.probability,
             Pictures(*table.pictures()) if config.per_image > 1 else None,
         )
-        for share, table in zip(asked, tables, strict=True)
+        for share, table, own in zip(asked, tables, worded, strict=True)
     ]  # fmt: skip
     sizes = (config.batch_size, config.group_size)
     stream = Stream(sources, config.seed, *sizes, config.mixture.draw, config.per_image)
-    return TrainingSet(chosen, tables, [manifest for _, manifest in opened], stream, leaks)
+    return TrainingSet(chosen, tables, worded, [manifest for _, manifest in opened], stream, leaks)
 
 
 def _leaks(config: TrainConfig, recipe: Recipe, split: str) -> list[str]:
@@ -132,7 +133,7 @@ class StepData(LightningDataModule):
         super().__init__()
         self.config, self.data, self.collator, self.first = config, data, collator, first
         media, size = Path(config.paths.data) / "media", config.model.vision.image_size
-        self.reader = Reader(data.stream, data.recipes, data.tables, media, config.transforms, size)
+        self.reader = Reader(data.stream, data.recipes, data.tables, data.wordings, media, config.transforms, size)
         for table in data.tables:
             check_pictures(table, self.reader.pools)
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from instructblip.data.steps import Step
-from instructblip.data.templates import templates
 from instructblip.training.datamodule import TrainingSet
 
 COUNTS = ("samples", "instruction_tokens", "answer_tokens", "unreadable")
@@ -28,13 +27,12 @@ class Ledger:
 
     def __init__(self, data: TrainingSet) -> None:
         self.stream, self.recipes = data.stream, data.recipes
-        wordings = [
-            templates(recipe.wordings(table.split)) for recipe, table in zip(data.recipes, data.tables, strict=True)
-        ]
         self.cells = [
-            (recipe.name, template.id) for recipe, own in zip(data.recipes, wordings, strict=True) for template in own
+            (recipe.name, template.id)
+            for recipe, own in zip(data.recipes, data.wordings, strict=True)
+            for template in own
         ]
-        self._first = [sum(map(len, wordings[:number])) for number in range(len(wordings))]  # cell of each dataset
+        self._first = [sum(map(len, data.wordings[:number])) for number in range(len(data.wordings))]  # of each dataset
         self._own = [[0] * len(COUNTS) for _ in self.cells]
         self.total = torch.zeros(len(self.cells), len(COUNTS), dtype=torch.int64)
 

@@ -16,12 +16,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from instructblip.choices import Objective, Resume
+from instructblip.choices import Objective, Purpose, Resume
 from instructblip.config.training import TrainConfig
 from instructblip.files import lock, read_json, replacing, write_json
 from instructblip.models.instructblip import build
 from instructblip.models.loaded import Loaded
 from instructblip.models.paths import backbone_in_init
+from instructblip.models.released import load_released
 from instructblip.models.tokenizers import tokenizers
 from instructblip.revision import revision
 from instructblip.training.changes import changes, refused
@@ -54,13 +55,15 @@ def read_config(folder: Path) -> TrainConfig:
 
 
 def load_model(folder: Path, device: str) -> Loaded:
-    """The model with the weights of its best checkpoint, of its last one where none was scored.
+    """The model with the weights of its best checkpoint, of its last one where none was scored, or as published.
 
     Raises ValueError naming a run that has none.
     """
     config = read_config(folder)
     if config.objective is Objective.stage1:
         raise ValueError(f"{folder} is of BLIP-2's first stage, which has no language model to ask; train the second")
+    if config.purpose is Purpose.evaluate:
+        return load_released(config.model, device)
     checkpoint = best_checkpoint(folder) or last_checkpoint(folder)
     if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet; train it first")

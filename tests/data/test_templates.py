@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from instructblip import recipes
+from instructblip.choices import Wording
+from instructblip.config.data import WordingConfig
 from instructblip.data.sample import Answer, Candidates, Form, MediaRef, Sample, question_generation
-from instructblip.data.templates import Template, blip_caption, fill, render, templates
+from instructblip.data.templates import Template, blip_caption, fill, render, templates, wordings
 from instructblip.recipes import ResponseText
 
 SAMPLE = Sample(
@@ -56,6 +59,61 @@ def test_ocr_tokens_stand_in_front_unless_the_wording_places_them() -> None:
     assert (
         render(nothing_read, Template("t", "Q: {question}"), Answer("x"), ResponseText.raw).instruction == "Q: Which?"
     )
+
+
+@pytest.mark.parametrize(
+    ("style", "recipe", "instruction"),
+    [
+        (Wording.plain, "vqav2", "Which?"),
+        (Wording.plain, "coco_caption", ""),
+        (Wording.plain, "vqav2_vqg", "red"),
+        (Wording.plain, "llava_detail", "Describe."),
+        (Wording.dataset_names, "vqav2", "[Visual question answering:VQAv2] Which?"),
+        (Wording.dataset_names, "coco_caption", "[Image captioning:COCO Caption]"),
+        (Wording.dataset_names, "aokvqa_vqg", "[Visual question generation:A-OKVQA] red"),
+        (Wording.dataset_names, "gqa", "[Visual reasoning] Which?"),
+    ],
+)
+def test_the_multitask_baselines_read_the_bare_input(style: Wording, recipe: str, instruction: str) -> None:
+    (template,) = wordings(recipes.load(recipe), "train", WordingConfig(style))
+    slots = {"question": "Which?", "instruction": "Describe."}
+    form = Form.vqg if recipe.endswith("vqg") else Form.vqa
+    sample = replace(SAMPLE, form=form, slots=slots)
+    assert render(sample, template, Answer("red"), ResponseText.raw).instruction == instruction
+    read = render(replace(sample, slots={**slots, "ocr": ("a", "b")}), template, Answer("red"), ResponseText.raw)
+    assert read.instruction == f"OCR tokens: a, b. {instruction}"
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_every_training_split_has_a_bare_input(name: str) -> None:
+    recipe = recipes.load(name)
+    for split in recipe.train if recipe.templates else ():
+        (plain,) = wordings(recipe, split, WordingConfig(Wording.plain))
+        (named,) = wordings(recipe, split, WordingConfig(Wording.dataset_names))
+        assert named.text.endswith(plain.text) and named.text.startswith("[")
+
+
+def test_templates_that_are_kept_are_the_only_ones() -> None:
+    recipe = recipes.load("vqav2")
+    assert len(wordings(recipe, "train", WordingConfig())) == 10
+    kept = wordings(recipe, "train", WordingConfig(keep={"vqa": ["vqa-05"], "caption": ["caption-02"]}))
+    assert [template.text for template in kept] == ["Question: {question} Short answer:"]
+    assert len(wordings(recipe, "train", WordingConfig(keep={"caption": ["caption-02"]}))) == 10
+    for keep, said in (
+        ({"vqa": ["vqa-5"]}, "did you mean 'vqa-05'"),
+        ({"vqa": []}, "vqa is empty"),
+        ({"vq": ["x"]}, "vqa"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            wordings(recipe, "train", WordingConfig(keep=keep))
+    with pytest.raises(ValueError, match=r"is not used by wording\.style=plain"):
+        wordings(recipe, "train", WordingConfig(Wording.plain, keep={"vqa": ["vqa-05"]}))
+
+
+def test_a_wording_without_words_is_the_picture_alone_a_blank_slot_is_not() -> None:
+    assert fill("", SAMPLE) == fill("[[OCR tokens: {ocr}. ]]", SAMPLE) == ""
+    with pytest.raises(ValueError, match=r"vqav2/train/1: the wording '\{question\}' leaves an empty instruction"):
+        fill("{question}", replace(SAMPLE, slots={"question": " "}))
 
 
 def test_optional_parts_options_and_history() -> None:

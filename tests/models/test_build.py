@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from instructblip.config.model import ModelConfig
 from instructblip.models import llm as llm_module
+from instructblip.models.checkpoint import write_trainable
 from instructblip.models.instructblip import build, trainable_names
 from instructblip.models.vision import VisionEncoder
 from tests.conftest import composed
@@ -141,3 +142,24 @@ def test_weights_from_files_and_folders(llm: str, tmp_path: Path) -> None:
 def test_every_missing_path_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"vision.weights=.*vision.*llm.weights=.*llm.*model.init="):
         build(loaded_from(tmp_path, tiny_config()), seed=0)
+
+
+@pytest.mark.parametrize("queries", [2, 8, 11])
+def test_other_queries_than_the_weights_have_are_the_first_of_them_and_drawn_ones(queries: int, tmp_path: Path) -> None:
+    config = tiny_config()
+    own = build(config, seed=0)
+    write_trainable(own, tmp_path / "w.safetensors")
+    learnt = own.query_tokens.size(1)
+    other = replace(
+        config,
+        qformer=replace(config.qformer, num_query_tokens=queries),
+        starts={"mine": str(tmp_path / "w.safetensors")},
+    )
+    if queries != learnt:
+        with pytest.raises(ValueError, match="query_tokens"):
+            build(replace(other, init="mine"), seed=0)
+    model = build(replace(other, init="mine", resize_queries=True), seed=0)
+    both = min(queries, learnt)
+    assert model.query_tokens.shape[1] == queries
+    assert torch.equal(model.query_tokens[:, :both], own.query_tokens[:, :both])
+    assert not (model.query_tokens[:, both:] == 0).any()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from instructblip.choices import Schedule
 from instructblip.config.training import OptimConfig
 from instructblip.training.optim import learning_rate, optimizer
 
@@ -21,6 +22,25 @@ def test_the_papers_schedule() -> None:
     assert learning_rate(59_999, 60_000, config) < 1e-13
     rates = [learning_rate(step, 60_000, config) for step in range(0, 60_000, 97)]
     assert max(rates) <= 1e-5 and all(math.isfinite(rate) for rate in rates)
+
+
+def test_lavis_schedule_is_constant_within_an_inner_epoch() -> None:
+    """PAPER C.2: 20 inner epochs of 3,000 steps; the published values."""
+    config = OptimConfig(schedule=Schedule.lavis)
+    published = {1: 9.94e-6, 2: 9.76e-6, 10: 5.0e-6, 19: 6.2e-8}
+    for epoch, rate in published.items():
+        first, last = (learning_rate(step, 60_000, config) for step in (3000 * epoch, 3000 * epoch + 2999))
+        assert first == last == pytest.approx(rate, rel=1e-2)
+    assert learning_rate(0, 60_000, config) == pytest.approx(1e-8)
+    assert learning_rate(500, 60_000, config) == pytest.approx((1e-8 + 1e-5) / 2)
+    assert learning_rate(1000, 60_000, config) == learning_rate(2999, 60_000, config) == 1e-5
+    assert learning_rate(0, 60_000, OptimConfig(schedule=Schedule.lavis, warmup_steps=0)) == 1e-5
+
+
+@pytest.mark.parametrize(("steps", "warmup_steps"), [(61_000, 1000), (60_000, 3001)])
+def test_lavis_schedule_refuses_what_its_inner_epochs_do_not_fit(steps: int, warmup_steps: int) -> None:
+    with pytest.raises(ValueError, match=r"multiple of optim\.inner_epoch=3000"):
+        learning_rate(0, steps, OptimConfig(schedule=Schedule.lavis, warmup_steps=warmup_steps))
 
 
 def test_decay_is_for_matrices_embeddings_and_queries() -> None:

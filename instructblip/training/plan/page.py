@@ -10,11 +10,10 @@ from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from instructblip import recipes as recipe_files
 from instructblip.choices import Objective
 from instructblip.config.training import TrainConfig
 from instructblip.data.explain import explanation
-from instructblip.data.shares import Share, shares
+from instructblip.data.shares import Share, members, shares
 from instructblip.models.instructblip import InstructBlip
 from instructblip.models.skeleton import skeleton
 from instructblip.training.devices import known
@@ -32,8 +31,7 @@ PAPERS_MEMORY = 40.0  # GB of the paper's A100
 def show(config: TrainConfig) -> None:
     """Prints the plan: figures, mixture, parameters, memory, cost, the paper beside it, and what is not there yet."""
     console = Console(highlight=False)
-    names, absent = recipe_files.select(config.mixture.recipes, config.partition.groups())
-    chosen = [recipe_files.load(name) for name in names]
+    chosen, absent = members(config.mixture, config.partition.groups())
     console.print(_figures(config))
     asked = [] if absent else shares(chosen, config.mixture)
     if asked:
@@ -76,7 +74,7 @@ def _figures(config: TrainConfig) -> Table:
         "global batch": f"{config.batch_size} samples = {groups} groups of {config.group_size}",
         "samples": f"{config.steps * config.batch_size:,}",
         "learning rate": f"{optim.warmup_lr:g} to {optim.lr:g} in {optim.warmup_steps:,} steps, "
-        f"cosine to {optim.min_lr:g}",
+        f"{optim.schedule.value} to {optim.min_lr:g}",
         "AdamW": f"betas {optim.betas}, weight decay {optim.weight_decay}",
         "loss": f"mean over {config.loss.reduction.value}s",
         "mixture": f"{config.mixture.name}: {config.mixture.weighting.value}, {config.mixture.draw.value} draws",
