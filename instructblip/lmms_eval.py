@@ -82,8 +82,8 @@ class Run(lmms or object):  # type: ignore[misc]
         for given, questions in kinds.values():
             settings = decoding(given)
             for batch in self._batches(questions):
-                drawn = {"seeds": [_seed(each) for each in batch]} if "top_p" in settings else {}
-                ids = self.assistant.model.generate(**self._inputs(batch), **settings, **drawn)
+                seeds = [_seed(each) for each in batch] if "top_p" in settings else None
+                ids = self.assistant.model.generate(**self._inputs(batch), **settings, seeds=seeds)
                 outputs = self.assistant.tokenizers.llm.batch_decode(ids, skip_special_tokens=True)
                 for question, text in zip(batch, outputs, strict=True):
                     texts[question.number] = _until(text, given.get("until", []))
