@@ -56,6 +56,14 @@ class Objective(Enum):
     stage1 = "stage1"  # BLIP-2's first: contrast, matching and generation of captions, without a language model
 
 
+class SelectionSource(Enum):
+    """On which rows a run's best checkpoint is chosen."""
+
+    none = "none"  # on none: the last one is the best
+    carved = "carved"  # on rows held back from training
+    paper_guess = "paper_guess"  # on the columns of the paper's tables, which are then `selected on test`
+
+
 class Purpose(Enum):
     instruction_tune = "instruction_tune"
     finetune = "finetune"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -17,6 +18,7 @@ from instructblip.choices import (
     Requeue,
     Resume,
     Schedule,
+    SelectionSource,
 )
 from instructblip.config.data import MixtureConfig, PartitionConfig, PathsConfig, TransformsConfig, WordingConfig
 from instructblip.config.model import ModelConfig
@@ -67,6 +69,30 @@ class TrainerConfig:
 
 
 @dataclass
+class SelectionConfig:
+    """By what the best checkpoint is chosen: the mean score over `recipes`, on rows that are never trained on."""
+
+    source: SelectionSource = SelectionSource.none
+    recipes: list[str] = field(
+        default_factory=lambda: ["coco_caption", "okvqa", "aokvqa", "textcaps"]  # held-in average of Table 2
+    )
+    rows: int = 500  # of each recipe (ours)
+    recipe_rows: dict[str, int] = field(default_factory=dict)  # recipe -> another number
+    splits: dict[str, str] = field(default_factory=lambda: {"coco_caption": "val"})  # instead of carving; Karpathy's
+    prompts: str = "paper"  # profile
+
+
+@dataclass
+class ValidationConfig:
+    """How often a run is validated; needs a `selection.source`, whose recipes are scored by what they generate."""
+
+    every: int | None = None  # steps; also before the first and after the last. Paper: 3,000. null: never
+    recipes: Any = "held_in"  # of these, also those of the mixture that have an evaluation have their loss taken
+    batch_size: int = 16
+    samples: int = 3  # answers of each scored recipe that are kept to be read
+
+
+@dataclass
 class LoggerConfig:
     """Beside the files of the run directory, which are always written."""
 
@@ -109,6 +135,8 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     resume: Resume = Resume.never

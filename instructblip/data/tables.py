@@ -6,7 +6,7 @@ The files are ordinary `datasets` tables (`Dataset.from_file` opens them); rando
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Features, List, Value
 from datasets.arrow_writer import ArrowWriter
+from numpy.typing import NDArray
 
 from instructblip.data.sample import Answer, Candidates, Form, MediaRef, Sample, question_generation
 from instructblip.files import read_json, replacing
 from instructblip.recipes import Recipe
 
+INTEGERS = NDArray[np.int64]
 BATCH_ROWS = 10_000  # together in a file (ours): an opened table reads a header and holds 15 kB of each
 TEXT = Value("string")
 END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
@@ -90,6 +92,23 @@ class Table:
         codes = keys.indices.to_numpy()
         order = np.argsort(codes, kind="stable")
         return order, np.searchsorted(codes[order], np.arange(len(keys.dictionary) + 1))
+
+    def references(self) -> tuple[INTEGERS, pa.Array]:
+        """Of every picture that is shown: its row (n,), in order, and its `pool/key`."""
+        media = self._rows.with_format("arrow").select_columns(["media"])[:]["media"].combine_chunks()
+        pool, key = (pc.struct_field(pc.list_flatten(media), field) for field in ("pool", "key"))
+        return pc.list_parent_indices(media).to_numpy(), pc.binary_join_element_wise(pool, key, "/")
+
+    def names(self) -> set[str]:
+        """`pool/key` of every picture that is shown."""
+        return set(pc.unique(self.references()[1]).to_pylist())
+
+    def showing(self, names: Collection[str]) -> NDArray[np.bool_]:
+        """(rows,) whether a row shows one of the pictures, given as `pool/key`."""
+        owner, shown = self.references()
+        found = np.zeros(len(self), dtype=np.bool_)
+        found[owner[pc.is_in(shown, value_set=pa.array(sorted(names))).to_numpy(zero_copy_only=False)]] = True
+        return found
 
     def chars(self, rows: np.ndarray) -> np.ndarray:
         """(n, 2) characters of instruction and response for the given rows, without reading the text."""

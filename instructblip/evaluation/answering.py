@@ -79,7 +79,7 @@ def sample_seed(seed: int, uid: str) -> int:
     return int(fingerprint([seed, uid]), 16)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode, whose tensors a sharded model could not train on afterwards
 def answer(
     loaded: Loaded, table: Table, pools: Mapping[str, MediaPool], batch: Sequence[Question],
     mode: Mode, decoding: Mapping[str, Any], llm_limit: int | None = None,

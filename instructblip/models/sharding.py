@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -10,6 +12,11 @@ def whole(tensor: Tensor) -> Tensor:
     """All of it, on the cpu; the memory may be the tensor's own. Called by all processes together."""
     full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return full.detach().cpu()
+
+
+def is_sharded(parameters: Iterable[Tensor]) -> bool:
+    """Whether processes hold only parts of some, so that all of them have to compute together."""
+    return any(isinstance(parameter, DTensor) for parameter in parameters)
 
 
 def placed(tensor: Tensor, like: Tensor) -> Tensor:

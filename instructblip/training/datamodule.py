@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from instructblip import recipes as recipe_files
-from instructblip.choices import Leakage, Objective
+from instructblip.choices import Leakage, Objective, SelectionSource
 from instructblip.config.training import TrainConfig
 from instructblip.data.captions import AnyCollator, CaptionCollator
 from instructblip.data.collate import Batch, Collator
@@ -31,6 +31,7 @@ from instructblip.models.tokenizers import caption_tokenizer, tokenizers
 from instructblip.names import require
 from instructblip.recipes import Recipe, fingerprint
 from instructblip.training.checkpoint import inherited
+from instructblip.training.selection import Selection, select
 from instructblip.training.signals import outlive_the_job
 
 HASHED_STEPS = 20  # of the stream: runs that differ here saw different data
@@ -48,6 +49,7 @@ class TrainingSet:
     manifests: list[str]
     stream: Stream
     leaks: list[list[str]]  # of each recipe, the evaluated splits its rows are taken from; only with allow_leak
+    selection: Selection
 
     @property
     def names(self) -> list[str]:
@@ -85,7 +87,8 @@ def training_set(config: TrainConfig) -> TrainingSet:
     asked = shares(chosen, config.mixture)
     if lacking := incomplete(asked, config.mixture, Path(config.paths.data)):
         raise ValueError(lacking)
-    opened = [_open(config, recipe) for recipe in chosen]
+    held_back = select(config, chosen)
+    opened = [_open(config, recipe, held_back) for recipe in chosen]
     tables = [table for table, _ in opened]
     leaks = [_leaks(config, recipe, table.split) for recipe, table in zip(chosen, tables, strict=True)]
     worded = [wordings(recipe, table.split, config.wording) for recipe, table in zip(chosen, tables, strict=True)]
@@ -98,7 +101,7 @@ def training_set(config: TrainConfig) -> TrainingSet:
     ]  # fmt: skip
     sizes = (config.batch_size, config.group_size)
     stream = Stream(sources, config.seed, *sizes, config.mixture.draw, config.per_image)
-    return TrainingSet(chosen, tables, worded, [manifest for _, manifest in opened], stream, leaks)
+    return TrainingSet(chosen, tables, worded, [manifest for _, manifest in opened], stream, leaks, held_back)
 
 
 def _leaks(config: TrainConfig, recipe: Recipe, split: str) -> list[str]:
@@ -108,15 +111,16 @@ def _leaks(config: TrainConfig, recipe: Recipe, split: str) -> list[str]:
     return list(dict.fromkeys([*read_by_name(recipe, split), *copied]))
 
 
-def _open(config: TrainConfig, recipe: Recipe) -> tuple[Table, str]:
+def _open(config: TrainConfig, recipe: Recipe, selection: Selection) -> tuple[Table, str]:
     """The table a recipe trains on and its manifest hash; another set of rows of it is another manifest."""
     data, split = Path(config.paths.data), recipe.training_split(config.mixture.splits)
-    table = Table.of(data, recipe, split)
     manifest = manifest_hash(data, recipe.table, split)
-    if config.leakage is Leakage.paper:
-        return table, manifest
-    kept = strict_rows(data, recipe.table, split)
-    return Table.of(data, recipe, split, kept), fingerprint([manifest, sha256(kept.tobytes()).hexdigest()])
+    kept = None if config.leakage is Leakage.paper else strict_rows(data, recipe.table, split)
+    table = Table.of(data, recipe, split, kept)
+    if (left := selection.kept_rows(table)) is not None:
+        kept = left if kept is None else kept[left]
+        table = Table.of(data, recipe, split, kept)
+    return table, manifest if kept is None else fingerprint([manifest, sha256(kept.tobytes()).hexdigest()])
 
 
 def collator(config: TrainConfig, encoder_decoder: bool) -> AnyCollator:
@@ -141,11 +145,13 @@ class StepData(LightningDataModule):
         """What was trained on: recipe and table hashes, and the hash of the stream's first steps."""
         tables = dict(zip(self.data.names, self.data.manifests, strict=True))
         hashes = {recipe.name: fingerprint(recipe) for recipe in self.data.recipes}
-        return {
+        facts = {
             "recipes": hashes,
             "tables": tables,
             "stream": stream_hash(self.reader, 0, min(HASHED_STEPS, self.config.steps)),
         }
+        selection = self.data.selection
+        return facts | ({} if selection.source is SelectionSource.none else {"selection": selection.facts()})
 
     def held_back(self) -> list[Batch]:
         """The step after the run's last one, which no step trains on (though its rows may have been drawn before).

@@ -22,6 +22,7 @@ from instructblip.training.callbacks.nonfinite import NonFinite
 from instructblip.training.callbacks.progress import Progressing
 from instructblip.training.callbacks.resuming import Resuming
 from instructblip.training.callbacks.saving import Checkpointing, Counting
+from instructblip.training.callbacks.validating import Validating
 from instructblip.training.checkpoint import inherited
 from instructblip.training.datamodule import StepData
 from instructblip.training.ledger import Ledger
@@ -63,17 +64,15 @@ def _callbacks(config: TrainConfig, run: Path, steps: StepData, figures: Sequenc
     """What is logged is the first process' alone; every process counts, and has its part in what is saved."""
     ledger = Ledger(steps.data)
     measuring = Measuring(config, figures, steps.data.names)
-    logged = [
-        Metrics(run, measuring, steps),
-        Logging(run, config, measuring, steps),
-        Progressing(config, measuring, steps),
-    ]
+    logging = Logging(run, config, measuring, steps) if rank() == 0 else None
+    logged = [Metrics(run, measuring, steps), Progressing(config, measuring, steps), logging] if logging else []
     return [
         Hanging(run, config),
         Resuming(run, steps, ledger),
         measuring,
-        *(logged if rank() == 0 else []),
+        *logged,
         NonFinite(run, config),
+        *([Validating(run, config, steps, logging)] if config.validation.every else []),
         BadMedia(run, config),
         Counting(ledger),
         Checkpointing(run, config, steps.data, inherited(init_paths(config.model)), ledger),

@@ -29,10 +29,10 @@ def train(config: TrainConfig) -> Path:
     return run
 
 
-def logged(run: Path, name: str) -> list[float | None]:
+def logged(run: Path, name: str, file: str = "metrics.csv") -> list[float | None]:
     """A column of metrics.csv; None where the step had nothing of it."""
-    with (run / "metrics.csv").open() as file:
-        return [float(row[name]) if row[name] else None for row in csv.DictReader(file)]
+    with (run / file).open() as rows:
+        return [float(row[name]) if row[name] else None for row in csv.DictReader(rows)]
 
 
 def losses(run: Path) -> list[float | None]:
@@ -109,11 +109,15 @@ def test_mixing_and_weighting_have_group_sizes_of_their_own(tiny: Tiny) -> None:
 
 
 def test_two_processes_make_the_same_update(tiny: Tiny, tmp_path: Path) -> None:
-    config = tiny("name=alone", "steps=3")
+    held_back = [
+        "selection.source=carved", "selection.recipes=[vqav2]", "selection.rows=6", "selection.splits.coco_caption=train",
+        "validation.every=2", "validation.batch_size=2",
+    ]  # fmt: skip
+    config = tiny("name=alone", "steps=3", *held_back)
     alone = train(config)
     run_ranks(
         2, "train.py", "experiment=miniature", "steps=3", "batch_size=8", "group_size=4", "trainer.micro_batch_size=2",
-        "trainer.num_workers=0", "trainer.log_every=1", "trainer.devices=2", "trainer.strategy=ddp", "name=pair",
+        "trainer.num_workers=0", "trainer.log_every=1", "trainer.devices=2", "trainer.strategy=ddp", "name=pair", *held_back,
         f"paths.data={config.paths.data}", f"paths.runs={config.paths.runs}",
     )  # fmt: skip
     pair = tmp_path / "runs/pair"
@@ -121,6 +125,10 @@ def test_two_processes_make_the_same_update(tiny: Tiny, tmp_path: Path) -> None:
     for name in ("loss/vqav2", "loss_share/vqav2", "gradient_share/vqav2", "lr"):
         column = logged(alone, f"train/{name}")
         assert column == pytest.approx(logged(pair, f"train/{name}"), rel=1e-3) and any(column)
+    for name in ("step", "selection", "val/vqav2/loss", "val/coco_caption/loss"):
+        column = logged(alone, name, "selection.csv")
+        assert column == pytest.approx(logged(pair, name, "selection.csv"), rel=1e-4) and len(column) == 3
+    assert len({(run / "samples.jsonl").read_text().count("\n") for run in (alone, pair)}) == 1
     a, b = weights(alone), weights(pair)
     assert max((a[name] - b[name]).abs().max().item() for name in a) < 1e-4
 
