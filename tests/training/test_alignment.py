@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from instructblip.choices import Objective
+from instructblip.choices import Objective, Wording
 from instructblip.config.training import TrainConfig
 from instructblip.data.captions import CaptionCollator
 from instructblip.data.collate import Batch, Row
@@ -48,7 +48,7 @@ def test_the_published_numbers() -> None:
     assert (one.optim.lr, one.optim.betas, one.optim.warmup_steps, two.optim.min_lr) == (1e-4, [0.9, 0.98], 2000, 5e-5)
     assert one.model.qformer.instruction_aware and not two.model.qformer.instruction_aware
     assert one.model.qformer.vocab_size == 30523 and one.model.stage1.temperature == 0.07
-    assert one.model.init is None
+    assert one.model.init is None and two.wording.style is Wording.plain
 
 
 def test_captions_are_cut_on_the_right_and_padded_to_one_width() -> None:
@@ -151,7 +151,12 @@ def test_both_stages_and_instruction_tuning_as_runs(tiny: Tiny) -> None:
     assert same(load_file(file(parts)), load_file(file(first)))
     with pytest.raises(ValueError, match="first stage, which has no language model to ask"):
         load_model(first, "cpu")
-    captions = ("mixture.recipes=[coco_caption]", "model.qformer.instruction_aware=false", "model.unfreeze=[llm]")
+    captions = (
+        "mixture.recipes=[coco_caption]",
+        "model.qformer.instruction_aware=false",
+        "model.unfreeze=[llm]",
+        "wording.style=plain",
+    )
     second = train(tiny(*captions, f"model.init={file(first)}", "name=stage2"))
     pair = f"model.init=[{file(first)},{file(second)}]"
     tuned = train(
