@@ -205,8 +205,10 @@ def _judged(cell: Cell, column: Column, scored: Found) -> Cell:
         if run.deviations:
             return replace(cell, verdict=Verdict.other_recipe, why=", ".join(run.deviations[:3]))
         split = str(score.facts.get("split") or recipe.protocol("paper", column.variant).split)
-        seen = run.lineage(score.facts["checkpoint"]) or []
-        if reason := ineligible(seen, recipe, split, score.facts["manifest"], column.zero_shot):
+        seen = run.lineage(score.facts["checkpoint"])
+        if seen is None and run.config:
+            return replace(cell, verdict=Verdict.ineligible, why="its checkpoint is gone, so what it saw is not known")
+        if reason := ineligible(seen or [], recipe, split, score.facts["manifest"], column.zero_shot):
             return replace(cell, verdict=Verdict.ineligible, why=reason)
         if split != column.split:
             why = f"ours is {split}, the paper's {column.split}"

@@ -43,8 +43,9 @@ def make(runs: Path) -> Made:
         OmegaConf.save(OmegaConf.merge(facts, config or {}), folder / "config.yaml")
         if finished:
             write_json(folder / "finished.json", {})
-        state = {"step": 60000, "base": "", "sha256": {"model.safetensors": "c0ffee"}, "lineage": list(seen)}
-        write_json(folder / "checkpoints" / "step-00060000" / "state.json", state)
+        checkpoint = folder / "checkpoints" / "step-00060000"
+        write_json(checkpoint / "state.json", {"step": 60000, "base": "", "lineage": list(seen)})
+        write_json(checkpoint / "manifest.json", {"model.safetensors": "c0ffee"})
         for recipe, score in scores.items():
             write_json(folder / "eval" / recipe / "paper-0" / "scores.json", {**FACTS, "recipe": recipe, **score})
         return folder

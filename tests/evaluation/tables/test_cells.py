@@ -71,6 +71,13 @@ def test_weights_that_have_seen_the_dataset_are_ineligible(runs: Path, make: Mad
     assert found.verdict is Verdict.ineligible and "gqa/train (700 samples)" in found.why
 
 
+def test_weights_whose_checkpoint_is_gone_are_not_taken_on_trust(runs: Path, make: Made) -> None:
+    folder = make("vicuna7b", gqa=GQA, seen=(SEEN,))
+    (folder / "checkpoints/step-00060000/manifest.json").unlink()
+    found = cell(runs)
+    assert found.verdict is Verdict.ineligible and "its checkpoint is gone" in found.why
+
+
 def test_held_in_columns_may_have_seen_their_training_split(runs: Path, make: Made) -> None:
     score = {"value": 0.5, "n": 1145, "interval": [0.45, 0.55]}
     parts: dict[str, Any] = {
