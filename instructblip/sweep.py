@@ -37,7 +37,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Record:
-    """What became of a job: waiting, running, requeued, done, failed, refused, interrupted."""
+    """What became of a job: waiting, running, done, failed, refused, interrupted."""
 
     label: str
     state: str
@@ -71,8 +71,7 @@ def _kept(folder: Path, job: Job, body: Callable[[], object], refused: Callable[
         if told is None:
             Console(stderr=True).print_exception()
     except BaseException as stop:
-        requeued = isinstance(stop, SystemExit) and os.environ.get("SUBMITIT_EXECUTOR") == "slurm"
-        record("requeued" if requeued else "interrupted", f"{type(stop).__name__} {stop}")
+        record("interrupted", f"{type(stop).__name__} {stop}")  # a requeued job's next start writes over it
         raise
     else:
         record("done")

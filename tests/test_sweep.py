@@ -46,14 +46,10 @@ def test_what_became_of_a_job_is_recorded(tmp_path: Path, body: Callable[[], obj
     assert (facts["state"], facts["message"], facts["label"]) == (state, message, "run")
 
 
-@pytest.mark.parametrize(("executor", "state"), [("", "interrupted"), ("slurm", "requeued")])
-def test_a_job_that_is_told_to_stop_ends_its_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str, state: str
-) -> None:
-    monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
+def test_a_job_that_is_told_to_stop_ends_its_process(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         record(tmp_path, lambda: sys.exit(143))
-    assert read_json(tmp_path / "job-0000.json")["state"] == state
+    assert read_json(tmp_path / "job-0000.json")["state"] == "interrupted"
 
 
 def test_the_end_tells_of_every_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
