@@ -89,8 +89,8 @@ def program(name: str) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
 def _sweep(name: str, launch: Callable[[], None]) -> None:
     """Composes every job before the first one begins, launches them, and ends with the table of all; exits 1 unless
     all went well."""
-    parsed = OverridesParser.create().parse_overrides([text for text in sys.argv[1:] if "=" in text])
-    overrides = BasicSweeper.split_arguments(parsed, None)[0]
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        overrides = _jobs(name, [text for text in sys.argv[1:] if "=" in text])
     place = fingerprint([name, [[each for each in job if not each.startswith("hydra")] for job in overrides]])
     sys.argv.append(f"hydra.sweep.dir=${{paths.runs}}/.sweeps/{place}")
     jobs = []
@@ -111,6 +111,15 @@ def _sweep(name: str, launch: Callable[[], None]) -> None:
         well = sweep.end(folder, jobs)
     if not well:
         sys.exit(1)
+
+
+def _jobs(name: str, arguments: list[str]) -> list[list[str]]:
+    """The overrides of each job: of the command line, and of what the chosen experiment has under hydra.sweeper."""
+    parser = OverridesParser.create()
+    fixed = [text for text in arguments if not parser.parse_override(text).is_sweep_override()]
+    params = compose(config_name=name, overrides=fixed, return_hydra_config=True).hydra.sweeper.params or {}
+    swept = parser.parse_overrides([*(f"{key}={value}" for key, value in params.items()), *arguments])
+    return [list(job) for job in BasicSweeper.split_arguments(swept, None)[0]]
 
 
 def _typed(cfg: DictConfig, chosen: Any) -> Any:
