@@ -1,6 +1,7 @@
 """Trains one run: `python train.py experiment=vicuna7b`; the run directory is `runs/<experiment>-s<seed>`."""
 
 import faulthandler
+import sys
 from pathlib import Path
 
 from instructblip.choices import Objective, Purpose
@@ -19,6 +20,13 @@ def main(config: TrainConfig) -> None:
         from instructblip.training.plan.page import show
 
         return show(config)
+    from instructblip.training.strategy import check
+
+    check(config)
+    if config.selfcheck.lower() != "false":
+        from instructblip.training.selfcheck import selfcheck
+
+        sys.exit(0 if selfcheck(config) else 1)
     faulthandler.enable()  # the stack of a crash in native code, as when NCCL gives up on a lost process
     with watched(config.trainer.requeue) as signals:
         from instructblip.training.run import is_finished, opened

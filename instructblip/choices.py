@@ -122,3 +122,20 @@ class PromptFormat(Enum):
 class Precision(Enum):
     fp32 = "32-true"
     bf16 = "bf16-mixed"
+    fp16 = "16-mixed"  # always refused, by a message that says why
+
+
+class Strategy(Enum):
+    """How the processes of a run share its work."""
+
+    single = "single"  # one process, one device
+    ddp = "ddp"  # every process has the whole model
+    fsdp = "fsdp"  # the layers of the backbones are spread over the processes (FSDP2)
+
+
+class Selfcheck(Enum):
+    """Whether `train.py` proves its arithmetic instead of training."""
+
+    false = "false"
+    true = "true"
+    planted = "planted"  # with a wrong average put in, which must be found

@@ -44,7 +44,8 @@ NEEDS_A_BASE = (
     "finetune/",
 )  # experiments that change another one and name no base of their own
 NOT_MEANINGFUL = (
-    "experiment", "seed", "name", "resume", "allow_change", "dry_run", "plan", "paths", "trainer", "logger", "hydra"
+    "experiment", "seed", "name", "resume", "allow_change", "dry_run", "selfcheck", "plan", "paths", "trainer",
+    "logger", "hydra",
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from instructblip.choices import (
     Resume,
     Schedule,
     SelectionSource,
+    Strategy,
 )
 from instructblip.config.data import MixtureConfig, PartitionConfig, PathsConfig, TransformsConfig, WordingConfig
 from instructblip.config.model import ModelConfig
@@ -52,8 +53,10 @@ class TrainerConfig:
     accelerator: str = "auto"
     devices: int = 1
     num_nodes: int = 1
-    strategy: str = "auto"
+    strategy: Strategy = Strategy.single
     precision: Precision = Precision.bf16
+    activation_checkpointing: bool = False  # compute the language model's layers again in backward: less memory
+    compile: bool = False  # the layers of the backbones, with torch.compile
     micro_batch_size: int = 8
     num_workers: int = 2
     num_threads: int | None = None  # of the main process; null: torch's own choice
@@ -143,3 +146,4 @@ class TrainConfig:
     allow_change: list[str] = field(default_factory=list)  # keys that may differ from those a run was begun with
     dry_run: bool = False
     plan: PlanConfig = field(default_factory=PlanConfig)
+    selfcheck: str = "false"  # false, true or planted (choices.Selfcheck; a text, since YAML has its own true)

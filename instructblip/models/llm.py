@@ -63,7 +63,7 @@ class CausalLM(nn.Module):
             logits_to_keep=predictors,
             use_cache=False,
         ).logits  # (number of targets, W)
-        nll = F.cross_entropy(logits.float(), labels[targets], reduction="none")
+        nll = F.cross_entropy(_precise(logits), labels[targets], reduction="none")
         return nll.new_zeros(labels.shape).masked_scatter(targets, nll)  # (B, T)
 
     def prefill(self, inputs_embeds: Tensor, attention_mask: Tensor) -> Prefix:
@@ -251,7 +251,12 @@ def _from_folder(auto_class: Any, folder: str, config: dict[str, Any]) -> Any:
 
 def _nll(logits: Tensor, labels: Tensor) -> Tensor:
     """Negative log-likelihood (B, T) of labels (B, T), 0 where they are -100, from logits (B, T, W)."""
-    return F.cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=IGNORE, reduction="none")
+    return F.cross_entropy(_precise(logits).transpose(1, 2), labels, ignore_index=IGNORE, reduction="none")
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """float32 at least: a softmax over a vocabulary is no work for half precision."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _check_length(config: Any, length: int) -> None:

@@ -11,15 +11,18 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from instructblip.choices import Strategy
 from instructblip.config.training import TrainConfig
 from instructblip.data import keyed
 from instructblip.data.collate import Batch
 from instructblip.data.steps import Step
+from instructblip.models.blocks import compile_blocks, recompute, shard
 from instructblip.models.checkpoint import Trained, base_fingerprint
+from instructblip.models.instructblip import InstructBlip
 from instructblip.training.gradients import QueryGradients
 from instructblip.training.nonfinite import Origin, gradients_finite, origins
 from instructblip.training.objectives import Objective
-from instructblip.training.optim import learning_rate, optimizer
+from instructblip.training.optim import clip, learning_rate, optimizer, sum_gradients
 from instructblip.training.signals import Signals
 from instructblip.training.state import TrainState, gather, restore_optimizer
 
@@ -53,6 +56,20 @@ class TrainingModule(LightningModule):
         self.validated = False  # whether the step that has just ended was, on all processes
         self.selection: float | None = None  # and its score, the higher the better
 
+    def configure_model(self) -> None:
+        """Lightning's hook between the start of the processes and the wrapping of the model."""
+        settings = self.config.trainer
+        if settings.activation_checkpointing and isinstance(self.model, InstructBlip):
+            recompute(self.model.llm)
+        if settings.compile:
+            compile_blocks(self.model)
+        if settings.strategy is Strategy.fsdp:
+            assert self.device_mesh is not None
+            shard(self.model, self.device_mesh["data_parallel"])
+        tensors = (*self.named_parameters(), *self.named_buffers())
+        constant = [name for name, tensor in tensors if not tensor.requires_grad]
+        self._ddp_params_and_buffers_to_ignore = constant  # or DDP would send them around at the start
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         made = optimizer(self.model.named_parameters(), self.config.optim)
         if self.optimizer_state:
@@ -71,6 +88,9 @@ class TrainingModule(LightningModule):
         """
         made = self.optimizers()
         assert isinstance(made, torch.optim.Optimizer)
+        averaged = self.config.trainer.strategy is Strategy.ddp  # DDP takes the mean of gradients over ranks
+        scale = self.trainer.world_size if averaged else 1
+        self._agree(step.number, len(step.batches))
         batches = self.objective.prepare([b.to(self.device) for b in step.batches], self._sum)
         count = len(self.objective.names)
         sums = torch.zeros(1 + 2 * (count + self.recipes), device=self.device)
@@ -78,17 +98,21 @@ class TrainingModule(LightningModule):
             self._draw_dropout(step.number, number)
             with self._syncing_last(number == len(batches) - 1):
                 loss, figures = self.objective.loss(batch, step.number, self._sum)
-                self.manual_backward(loss * self.trainer.world_size)  # DDP takes the mean of gradients over ranks
+                self.manual_backward(loss * scale)
             sums += torch.cat([loss.detach()[None], figures, self.gradients.by_recipe(batch, self.recipes)])
         if self._agreed(sums, made):
-            self._update(made, step.number)
+            norm = self._update(made, step.number)
         else:
             self.skipped += 1
             made.zero_grad()
             self.bad_origins = self._origins(batches, step.number)
+            norm = sums.new_tensor(float("nan"))
         self.done = step.number + 1
         named, pulls = sums[1 : 1 + 2 * count].view(2, count), sums[1 + 2 * count :].view(2, self.recipes)
-        return {"loss": sums[0], "figures": torch.cat([named, pulls], dim=1)}
+        return {"loss": sums[0], "grad_norm": norm, "figures": torch.cat([named, pulls], dim=1)}
+
+    def on_train_epoch_end(self) -> None:
+        self._agree(self.done, 0)
 
     def _agreed(self, sums: Tensor, made: torch.optim.Optimizer) -> bool:
         """Sums `sums` over the processes, in place, together with what all must know at a step's end, in one reduction.
@@ -136,14 +160,30 @@ class TrainingModule(LightningModule):
         self.model.train(training)
         return total
 
-    def _update(self, made: torch.optim.Optimizer, step: int) -> None:
-        if self.config.optim.clip_norm is not None:
-            self.clip_gradients(made, self.config.optim.clip_norm, "norm")
+    def _update(self, made: torch.optim.Optimizer, step: int) -> Tensor:
+        """Returns the norm of the gradients before they were clipped."""
+        if self.config.trainer.strategy is Strategy.fsdp:
+            sum_gradients(self.model.parameters())
+        norm = clip(self.model.parameters(), self.config.optim.clip_norm)
         self.learning_rate = learning_rate(step, self.config.steps, self.config.optim)
         for group in made.param_groups:
             group["lr"] = self.learning_rate
         made.step()
         made.zero_grad()
+        return norm
+
+    def _agree(self, step: int, batches: int) -> None:
+        """Raises RuntimeError on all ranks when one has another step or another number of micro-batches."""
+        if self.trainer.world_size == 1:
+            return
+        own = torch.tensor([step, batches, -step, -batches], device=self.device)
+        torch.distributed.all_reduce(own, torch.distributed.ReduceOp.MAX)
+        last, most, first, fewest = own[0].item(), own[1].item(), -own[2].item(), -own[3].item()
+        if (first, fewest) != (last, most):
+            raise RuntimeError(
+                f"rank {self.global_rank} has {batches} micro-batches of step {step}, but the ranks are between steps "
+                f"{first} and {last} and have {fewest} to {most}: they do not read the same stream"
+            )
 
     def _syncing_last(self, last: bool) -> Any:
         """Gradients are reduced over ranks once a step, with the last micro-batch."""

@@ -68,7 +68,7 @@ class Instruct:
         assert batch.loss_weight is not None
         nll = token_nll(self.model, batch)  # (B, T)
         loss = (nll * batch.loss_weight).sum()
-        counted = (batch.loss_weight > 0).float()
+        counted = (batch.loss_weight > 0).to(nll.dtype)
         rows = torch.stack(
             [(nll * counted).sum(1), (nll * batch.loss_weight).sum(1), counted.sum(1)]
         ).detach()  # (3, B)

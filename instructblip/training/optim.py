@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from instructblip.choices import Schedule
 from instructblip.config.training import OptimConfig
@@ -15,13 +16,56 @@ from instructblip.config.training import OptimConfig
 def optimizer(parameters: Iterable[tuple[str, nn.Parameter]], config: OptimConfig) -> torch.optim.AdamW:
     """Decay on matrices and embeddings, queries included; none on vectors and biases (LAVIS get_optimizer_params)."""
     trained = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
-    plain = [parameter for name, parameter in trained if parameter.ndim < 2 or name.endswith(".bias")]
-    decayed = [parameter for name, parameter in trained if not (parameter.ndim < 2 or name.endswith(".bias"))]
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
+        {"params": [parameter for name, parameter in trained if _kind(name, parameter) == (decays, spread)],
+         "weight_decay": config.weight_decay if decays else 0.0}
+        for spread in (False, True)  # the fused kernel takes whole tensors or shards, not both at once
+        for decays in (True, False)
+    ]  # fmt: skip
+    groups = [group for group in groups if group["params"]]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True)
+
+
+def _kind(name: str, parameter: nn.Parameter) -> tuple[bool, bool]:
+    """Whether it decays, and whether it is spread over processes."""
+    return not (parameter.ndim < 2 or name.endswith(".bias")), isinstance(parameter, DTensor)
+
+
+@torch.no_grad()
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Sums the gradients of what every process has whole, as FSDP2 does those of its shards. Called by all together."""
+    gradients = [p.grad for p in parameters if p.grad is not None and not isinstance(p, DTensor)]
+    for dtype in sorted({gradient.dtype for gradient in gradients}, key=str):
+        own = [gradient for gradient in gradients if gradient.dtype == dtype]
+        flat = torch.cat([gradient.flatten() for gradient in own])
+        torch.distributed.all_reduce(flat)
+        for gradient, summed in zip(own, flat.split([gradient.numel() for gradient in own]), strict=True):
+            gradient.copy_(summed.view_as(gradient))
+
+
+@torch.no_grad()
+def clip(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
+    """The norm of all gradients together, of the whole ones where they are spread; beyond `limit` they are scaled down.
+
+    As `torch.nn.utils.clip_grad_norm_`, which does not take whole and spread tensors in one norm. Called by all
+    processes together.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    shards = [gradient.to_local() for gradient in gradients if isinstance(gradient, DTensor)]
+    own = [gradient for gradient in gradients if not isinstance(gradient, DTensor)]
+    square = _square(own)
+    if shards:
+        summed = _square(shards)
+        torch.distributed.all_reduce(summed)
+        square = square + summed
+    norm = square.sqrt()
+    if limit is not None:
+        torch._foreach_mul_([*own, *shards], (limit / (norm + 1e-6)).clamp(max=1))
+    return norm
+
+
+def _square(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(torch._foreach_norm(tensors)).square().sum()
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:

@@ -27,6 +27,7 @@ from instructblip.training.checkpoint import inherited
 from instructblip.training.datamodule import StepData
 from instructblip.training.ledger import Ledger
 from instructblip.training.ranks import rank
+from instructblip.training.strategy import arguments
 
 
 def trainer(config: TrainConfig, run: Path, steps: StepData, figures: Sequence[str]) -> Trainer:
@@ -34,19 +35,12 @@ def trainer(config: TrainConfig, run: Path, steps: StepData, figures: Sequence[s
 
     Checkpoints, signals, sampling and accumulation are ours, not Lightning's.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", "Found .* module.s. in eval mode")  # the frozen backbones, on purpose
-    warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device`")
-    warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning's own use of torch
+    quiet()
     settings = config.trainer
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
     made = Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        precision=settings.precision.value,
+        **arguments(settings),
         max_epochs=1,  # the data end with the last step
         callbacks=_callbacks(config, run, steps, figures),
         logger=False,  # ours begin once it is known where the run goes on
@@ -58,6 +52,16 @@ def trainer(config: TrainConfig, run: Path, steps: StepData, figures: Sequence[s
     # its handlers broadcast (a hang) and requeue by themselves; there is no public way to keep them out
     made._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return made
+
+
+def quiet() -> None:
+    """Without what Lightning says on every start, of which nothing is news here."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "Found .* module.s. in eval mode")  # the frozen backbones, on purpose
+    warnings.filterwarnings("ignore", "You have overridden `transfer_batch_to_device`")
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nothing changes in place
+    warnings.filterwarnings("ignore", "The `srun` command is available")
+    warnings.filterwarnings("ignore", ".*LeafSpec")  # Lightning's own use of torch
 
 
 def _callbacks(config: TrainConfig, run: Path, steps: StepData, figures: Sequence[str]) -> list[Callback]:

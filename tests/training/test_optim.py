@@ -10,7 +10,7 @@ from torch import nn
 
 from instructblip.choices import Schedule
 from instructblip.config.training import OptimConfig
-from instructblip.training.optim import learning_rate, optimizer
+from instructblip.training.optim import clip, learning_rate, optimizer
 
 
 def test_the_papers_schedule() -> None:
@@ -53,3 +53,17 @@ def test_decay_is_for_matrices_embeddings_and_queries() -> None:
     assert {names[id(p)] for p in plain["params"]} == {"linear.bias", "norm.weight", "norm.bias"}
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0.0)
     assert decayed["betas"] == (0.9, 0.999)
+
+
+def test_the_norm_of_all_gradients_and_their_clipping() -> None:
+    models = [nn.Linear(4, 3), nn.Linear(4, 3)]
+    models[1].load_state_dict(models[0].state_dict())
+    for model in models:
+        (model(torch.ones(2, 4)) ** 2).sum().backward()
+    expected = nn.utils.clip_grad_norm_(models[0].parameters(), 0.1)
+    before = [parameter.grad.clone() for parameter in models[1].parameters() if parameter.grad is not None]
+    assert torch.equal(clip(models[1].parameters(), None), clip(models[1].parameters(), 1e9))
+    assert all(torch.equal(a, b.grad) for a, b in zip(before, models[1].parameters(), strict=True))
+    assert clip(models[1].parameters(), 0.1).item() == pytest.approx(expected.item())
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None and torch.allclose(one.grad, other.grad)

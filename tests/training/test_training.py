@@ -100,6 +100,12 @@ def test_micro_batches_do_not_change_the_update(tiny: Tiny) -> None:
     assert max((a[name] - b[name]).abs().max().item() for name in a) < 1e-4
 
 
+def test_activation_checkpointing_changes_nothing(tiny: Tiny) -> None:
+    """To the bit: the same numbers are computed once more."""
+    plain, again = (train(tiny(f"name={on}", f"trainer.activation_checkpointing={on}")) for on in ("false", "true"))
+    assert losses(plain) == losses(again) and same(weights(plain), weights(again))
+
+
 def test_mixing_and_weighting_have_group_sizes_of_their_own(tiny: Tiny) -> None:
     """The same samples, weighted in other groups: another loss, so an ablation can change one and not the other."""
     one, other = (train(tiny(f"name=loss{size}", "steps=1", f"loss.group_size={size}")) for size in (4, 1))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from instructblip.choices import Strategy
 from instructblip.config.training import TrainConfig
 from instructblip.files import read_json
 from instructblip.models.instructblip import InstructBlip
@@ -35,7 +36,7 @@ def configured(config: TrainConfig) -> Setting:
     """What the run's own trainer says."""
     trainer = config.trainer
     gpus = trainer.devices * trainer.num_nodes
-    strategy = "fsdp" if trainer.strategy == "fsdp" else "ddp" if gpus > 1 else "single"
+    strategy = "fsdp" if trainer.strategy is Strategy.fsdp else "ddp" if gpus > 1 else "single"
     return Setting(strategy, gpus, trainer.micro_batch_size, trainer.precision)
 
 
