@@ -4,6 +4,7 @@ python report.py
 python report.py runs=[miniature-s42]
 python report.py table=1                published, ours, difference, interval and verdict of every cell
 python report.py table=all              1 to 5, figure2, figure4, claims; files are written in paths.runs/report
+python report.py html=true              tables, plots, curves, ledgers and examples as one HTML file
 """
 
 from pathlib import Path
@@ -17,7 +18,9 @@ from instructblip.config.evaluation import ReportConfig
 @program("report")
 def main(config: ReportConfig) -> None:
     console = Console()
-    if config.table is None:
+    if config.html:
+        write_page(config, console)
+    elif config.table is None:
         show_runs(config, console)
     else:
         show_tables(config, console)
@@ -55,6 +58,15 @@ def show_tables(config: ReportConfig, console: Console) -> None:
         console.print(f"Written: {' '.join(map(str, written))}\n", markup=False, highlight=False)
     for line in outdated(found):
         console.print(line, markup=False, highlight=False)
+
+
+def write_page(config: ReportConfig, console: Console) -> None:
+    from instructblip.evaluation.pages.page import write_report
+    from instructblip.evaluation.tables.results import results
+
+    place = Path(config.paths.runs)
+    path = write_report(config, results(config.runs, place), place / "report")
+    console.print(f"Written: {path}", markup=False, highlight=False)
 
 
 if __name__ == "__main__":

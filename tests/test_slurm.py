@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 
 from instructblip.training.checkpoint import last_checkpoint
 from tests.conftest import ROOT, World, run_program
-from tests.fixtures.slurm import NODES, Unavailable, cluster
+from tests.fixtures.debian import Unavailable
+from tests.fixtures.slurm import NODES, cluster
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 STEPS = 150

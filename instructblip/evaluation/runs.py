@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ def run_folders(runs: Path) -> list[Path]:
 
 def read_run(folder: Path) -> Run:
     config = OmegaConf.load(folder / "config.yaml")
-    last = _last_row(folder / "metrics.csv")
+    rows = read_rows(folder / "metrics.csv")
+    last = rows[-1] if rows else None
     return Run(
         folder=folder,
         experiment=" + ".join(config.experiment),
@@ -98,9 +99,9 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _last_row(path: Path) -> Mapping[str, str] | None:
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file that a run writes; none where there is no file, a last line cut short is left out."""
     if not path.is_file():
-        return None
+        return []
     with path.open(encoding="utf-8", newline="") as file:
-        rows: Sequence[Mapping[str, str]] = list(csv.DictReader(file))
-    return rows[-1] if rows else None
+        return [row for row in csv.DictReader(file) if None not in row.values()]

@@ -9,7 +9,7 @@ from pathlib import Path
 from instructblip import recipes
 from instructblip.data.lineage import Seen
 from instructblip.data.tables import Table, manifest_hash, table_path
-from instructblip.evaluation.measures import Measured, metric
+from instructblip.evaluation.measures import Measured, Pair, metric
 from instructblip.evaluation.predictions import read, rows_of
 from instructblip.evaluation.statistics import image_of
 from instructblip.evaluation.tables.published import Column
@@ -28,23 +28,32 @@ class Items:
 
 def items(result: Result, score: Score, column: Column) -> Items:
     """Reads predictions and table again. Raises ValueError saying why they are not what was scored."""
+    read_again = pairs(result, score)
+    measured = metric(str(score.facts["metric"]))(read_again)
+    samples = [sample for _, sample in read_again]
+    return Items(tuple(sample.uid for sample in samples), measured, tuple(map(image_of, samples)))
+
+
+def pairs(result: Result, score: Score) -> list[Pair]:
+    """Predictions with their Samples, in the order of the table.
+
+    Raises ValueError saying why they are not what was scored.
+    """
     path = score.path.with_name("predictions.jsonl")
     if not path.is_file() or sha256(path) != score.facts.get("predictions"):
         raise ValueError(f"{path} is not what was scored: score again with predict=false")
-    data = _data(result)
-    recipe = recipes.load(column.recipe)
-    split = str(score.facts.get("split") or recipe.protocol("paper", column.variant).split)
+    data = data_of(result)
+    recipe = recipes.load(score.facts["recipe"])
+    split = str(score.facts.get("split") or recipe.protocol("paper", score.facts.get("variant")).split)
     if manifest_hash(data, recipe.name, split) != score.facts["manifest"]:
-        raise ValueError(f"{column.recipe}/{split} in {data} was prepared anew since")
+        raise ValueError(f"{recipe.name}/{split} in {data} was prepared anew since")
     table = Table(table_path(data, recipe.name, split))
     samples = [table.sample(row) for row in rows_of(len(table), score.facts["limit"])]
     _, predictions = read(path)
     by_uid = {prediction.uid: prediction for prediction in predictions}
     if len(by_uid) != len(samples) or any(sample.uid not in by_uid for sample in samples):
         raise ValueError(f"{path} does not hold one prediction a Sample")
-    measured = metric(str(score.facts["metric"]))([(by_uid[sample.uid], sample) for sample in samples])
-    uids = tuple(sample.uid for sample in samples)
-    return Items(uids, measured, tuple(map(image_of, samples)))
+    return [(by_uid[sample.uid], sample) for sample in samples]
 
 
 def clean_score(
@@ -59,7 +68,7 @@ def clean_score(
     recipe = recipes.load(column.recipe)
     split = str(score.facts.get("split") or recipe.protocol("paper", column.variant).split)
     seen = {(f"{recipe_of(each)}/{each.split}", each.manifest) for each in lineage if each.drawn}
-    rows = clean_rows(_data(result), sorted(seen), f"{recipe.table}/{split}", len(own.uids))
+    rows = clean_rows(data_of(result), sorted(seen), f"{recipe.table}/{split}", len(own.uids))
     return own.measured.over(rows.tolist()) if len(rows) else None, len(rows)
 
 
@@ -68,7 +77,8 @@ def recipe_of(seen: Seen) -> str:
     return recipes.load(seen.recipe).table if seen.recipe in recipes.names() else seen.recipe
 
 
-def _data(result: Result) -> Path:
+def data_of(result: Result) -> Path:
+    """Where the run's prepared data lie. Raises ValueError when they are not there."""
     data = result.config.get("paths", {}).get("data")
     if not data or not (Path(data) / "tables").is_dir():
         raise ValueError(f"the prepared data of {result.name} are not at hand")
