@@ -5,6 +5,7 @@ python report.py runs=[miniature-s42]
 python report.py table=1                published, ours, difference, interval and verdict of every cell
 python report.py table=all              1 to 5, figure2, figure4, claims; files are written in paths.runs/report
 python report.py html=true              tables, plots, curves, ledgers and examples as one HTML file
+python report.py compare=[RUN,hf:DIR] set=miniature    their answers side by side, as one HTML file
 """
 
 from pathlib import Path
@@ -18,7 +19,7 @@ from instructblip.config.evaluation import ReportConfig
 @program("report")
 def main(config: ReportConfig) -> None:
     console = Console()
-    if config.html:
+    if config.html or config.compare:
         write_page(config, console)
     elif config.table is None:
         show_runs(config, console)
@@ -61,11 +62,16 @@ def show_tables(config: ReportConfig, console: Console) -> None:
 
 
 def write_page(config: ReportConfig, console: Console) -> None:
-    from instructblip.evaluation.pages.page import write_report
-    from instructblip.evaluation.tables.results import results
-
     place = Path(config.paths.runs)
-    path = write_report(config, results(config.runs, place), place / "report")
+    if config.compare:
+        from instructblip.evaluation.qualitative import compare
+
+        path = compare(config, place / "report")
+    else:
+        from instructblip.evaluation.pages.page import write_report
+        from instructblip.evaluation.tables.results import results
+
+        path = write_report(config, results(config.runs, place), place / "report")
     console.print(f"Written: {path}", markup=False, highlight=False)
 
 

@@ -15,6 +15,7 @@ from typing import Any, TextIO, TypeVar, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 T = TypeVar("T")
 NOT_JSON = (ValueError, RecursionError)  # also bytes that are no text, numbers too long, nesting too deep
@@ -83,6 +84,8 @@ def read_yaml(path: Path, schema: type[T], facts: Any = None) -> T:
         return cast(T, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), content)))
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
+    except YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def read_jsonl(path: Path) -> Iterator[Any]:

@@ -40,5 +40,8 @@ class ReportConfig:
     draws: int = 1_000  # of the bootstrap (ours)
     html: bool = False  # paths.runs/report/report.html: all of it in one file
     examples: int = 12  # questions of each recipe on that page (ours)
+    compare: list[str] = field(default_factory=list)  # runs, and hf:DIR for models of transformers
+    set: str | None = None  # of experiments/qualitative, or a YAML: what they are asked
+    device: str = "auto"  # for those models
     partition: PartitionConfig = field(default_factory=PartitionConfig)  # only runs of it fill a table
     paths: PathsConfig = field(default_factory=PathsConfig)
