@@ -95,6 +95,7 @@ class ModelConfig:
     stage1: Stage1Config = field(default_factory=Stage1Config)  # read by objective=stage1, which has no LLM
     init: Any = None  # to start from: a name in `starts`, a run's checkpoint, folder, .pth, or BLIP-2's [stage 1, 2]
     starts: dict[str, Any] = field(default_factory=dict)  # published weights of this model by name, for `init`
+    seen: dict[str, list[str]] = field(default_factory=dict)  # recipes those starts were trained on
     resize_queries: bool = False  # other queries than init's: its first ones, and drawn ones where it has fewer (ours)
     random_init: bool = False  # tiny models: every weight drawn from `seed`, none loaded
     ln_vision_eps: float = 1e-5  # LAVIS; transformers has 1e-6 (PAPER A.2)

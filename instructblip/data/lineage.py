@@ -11,6 +11,7 @@ from instructblip.config.data import PartitionConfig
 from instructblip.data.evaluated import read_by_name
 from instructblip.recipes import Recipe
 
+PUBLISHED = "published"  # in place of a manifest: which rows somebody else drew is not known
 REMEDY = "or allow_leak=true (its lineage says so, and tables print its cells as ineligible)"
 
 
@@ -105,6 +106,16 @@ def ineligible(
         )
     ]
     return f"has seen {', '.join(map(str, wrong))}" if wrong else None
+
+
+def published(recipes: Sequence[Recipe]) -> list[Seen]:
+    """What weights that others trained on these recipes have seen: the training splits, each once through."""
+    seen = []
+    for recipe in recipes:
+        split = recipe.training_split({})
+        rows = recipe.split(split).rows or (recipe.sampling.size if recipe.sampling else 0)
+        seen.append(Seen(recipe.name, split, PUBLISHED, rows, rows))
+    return seen
 
 
 def merge(inherited: Sequence[Seen], own: Sequence[Seen]) -> list[Seen]:

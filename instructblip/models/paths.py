@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from instructblip.config.model import ModelConfig
@@ -11,7 +12,12 @@ BACKBONES = {"vision": "vision.encoder.", "llm": "llm.model."}  # part of the co
 
 def init_paths(config: ModelConfig) -> list[str]:
     """`config.init` as a list, a name in `config.starts` replaced by the paths it stands for."""
-    chosen = config.starts.get(config.init, config.init) if isinstance(config.init, str) else config.init
+    return start_paths(config, config.init)
+
+
+def start_paths(config: ModelConfig, start: str | Sequence[str] | None) -> list[str]:
+    """The same of another start than `config.init`."""
+    chosen = config.starts.get(start, start) if isinstance(start, str) else start
     if chosen is None:
         return []
     return [chosen] if isinstance(chosen, str) else [str(path) for path in chosen]

@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,9 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from instructblip.data.lineage import Seen, merge
+from instructblip import recipes
+from instructblip.config.model import ModelConfig
+from instructblip.data.lineage import Seen, merge, published
 from instructblip.files import read_json, remove_leftovers, sha256, sync, write_json
 from instructblip.models.checkpoint import Trained, base_fingerprint, load_trainable
+from instructblip.models.paths import init_paths, start_paths
 from instructblip.models.weights import BASE
 from instructblip.training.state import TrainState
 
@@ -186,10 +189,19 @@ def last_good(run: Path) -> Checkpoint | None:
     return None
 
 
-def inherited(init: list[str]) -> list[Seen]:
-    """The lineage of the weights a run starts from: what stands beside those that are a run's checkpoint."""
-    begun = [Checkpoint(Path(path).parent) for path in init if (Path(path).parent / STATE).is_file()]
-    return merge([], [seen for checkpoint in begun for seen in checkpoint.lineage])
+def inherited(model: ModelConfig) -> dict[str, list[Seen]]:
+    """The lineage of each file a run starts from: what stands beside a run's checkpoint, or as declared in `seen`.
+
+    Published weights are known by the name or the path they have in `starts`; any other file of others has none.
+    """
+    declared = {path: names for start, names in model.seen.items() for path in start_paths(model, start)}
+    return {path: _lineage_of(Path(path), declared.get(path, [])) for path in init_paths(model)}
+
+
+def _lineage_of(path: Path, declared: Sequence[str]) -> list[Seen]:
+    if (path.parent / STATE).is_file():
+        return merge([], Checkpoint(path.parent).lineage)
+    return published([recipes.load(name) for name in declared])
 
 
 @contextmanager

@@ -26,7 +26,6 @@ from instructblip.data.shares import incomplete, members, shares
 from instructblip.data.steps import Place, Reader, Step, Steps, stream_hash
 from instructblip.data.tables import Table, manifest_hash
 from instructblip.data.templates import Template, wordings
-from instructblip.models.paths import init_paths
 from instructblip.models.tokenizers import caption_tokenizer, tokenizers
 from instructblip.names import require
 from instructblip.recipes import Recipe, fingerprint
@@ -73,8 +72,7 @@ def mixture_recipes(config: TrainConfig) -> list[Recipe]:
     if absent:
         raise ValueError(f"mixture {config.mixture.name} has no recipe yet for {', '.join(absent)}")
     refuse_leaks(chosen, config.partition, config.purpose, config.allow_leak, config.mixture.splits)
-    begun = {path: inherited([path]) for path in init_paths(config.model)}
-    refuse_inherited(begun, config.partition, config.purpose, config.allow_leak)
+    refuse_inherited(inherited(config.model), config.partition, config.purpose, config.allow_leak)
     return chosen
 
 

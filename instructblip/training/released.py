@@ -7,15 +7,13 @@ from pathlib import Path
 
 from instructblip.choices import Purpose
 from instructblip.config.training import TrainConfig
-from instructblip.data.lineage import Seen
-from instructblip.data.shares import members
+from instructblip.data.lineage import Seen, merge
 from instructblip.models.paths import absent_paths
 from instructblip.recipes import plain
-from instructblip.training.checkpoint import last_checkpoint
+from instructblip.training.checkpoint import inherited, last_checkpoint
 from instructblip.training.run import begin, read_config
 
 FOLDER = "released"  # under paths.runs
-PUBLISHED = "published"  # in place of a manifest: which rows somebody else drew is not known
 
 
 def place(config: TrainConfig) -> str:
@@ -47,11 +45,5 @@ def lineage(folder: Path) -> list[Seen]:
 
 
 def _declared(config: TrainConfig) -> list[Seen]:
-    """The training splits of the mixture it was published with, each once through."""
-    recipes, _ = members(config.mixture, config.partition.groups())
-    seen = []
-    for recipe in recipes:
-        split = recipe.training_split(config.mixture.splits)
-        rows = recipe.split(split).rows or (recipe.sampling.size if recipe.sampling else 0)
-        seen.append(Seen(recipe.name, split, PUBLISHED, rows, rows))
-    return seen
+    """Of the files it is read from; nothing of BLIP-2's."""
+    return merge([], [seen for lineage in inherited(config.model).values() for seen in lineage])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer
 
 from instructblip.config.training import TrainConfig
-from instructblip.models.paths import init_paths
 from instructblip.training.callbacks.bad_media import BadMedia
 from instructblip.training.callbacks.fixed_batch import FixedBatch
 from instructblip.training.callbacks.hanging import Hanging
@@ -79,7 +79,7 @@ def _callbacks(config: TrainConfig, run: Path, steps: StepData, figures: Sequenc
         *([Validating(run, config, steps, logging)] if config.validation.every else []),
         BadMedia(run, config),
         Counting(ledger),
-        Checkpointing(run, config, steps.data, inherited(init_paths(config.model)), ledger),
+        Checkpointing(run, config, steps.data, list(chain(*inherited(config.model).values())), ledger),
         FixedBatch(run, steps),
         Ending(measuring),
     ]

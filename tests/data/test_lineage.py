@@ -139,7 +139,7 @@ def test_an_evaluated_split_is_inherited_by_nobody(purpose: Purpose) -> None:
 
 
 def test_a_run_reads_the_lineage_beside_the_weights_it_starts_from(tiny: Tiny, tmp_path: Path) -> None:
-    state = {"step": 7, "base": "x", "sha256": {}, "lineage": [vars(Seen("vsr", "train", "y", 10, 96))]}
+    state = {"step": 7, "base": "x", "lineage": [vars(Seen("vsr", "train", "y", 10, 96))]}
     (tmp_path / "step-00000007").mkdir()
     (tmp_path / "step-00000007/state.json").write_text(json.dumps(state))
     init = f"model.init={tmp_path}/step-00000007/model.safetensors"
