@@ -36,7 +36,7 @@ def show_runs(config: ReportConfig, console: Console) -> None:
         console.print(f"No runs in {place}. Train one with `python train.py experiment=miniature`.")
         return
     console.print(runs.runs_table(runs.read_run(folder) for folder in folders))
-    scores = [(folder.name, facts) for folder in folders for facts in runs.read_scores(folder)]
+    scores = [(runs.name_of(folder), facts) for folder in folders for facts in runs.read_scores(folder)]
     if not scores:
         console.print(f"No scores yet. Evaluate with `python evaluate.py run={folders[0].name} recipe=vsr`.")
         return

@@ -11,7 +11,10 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.table import Table
 
+from instructblip.choices import Purpose
 from instructblip.files import read_json
+
+RELEASED = "released"  # folder of models that others trained, and of their results
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class Run:
     step: int | None
     loss: float | None
     finished: bool
+    published: bool = False  # by others; nothing was trained
 
 
 def find_run(run: str, runs: Path) -> Path:
@@ -33,8 +37,13 @@ def find_run(run: str, runs: Path) -> Path:
     for folder in (Path(run), runs / run):
         if (folder / "config.yaml").is_file():
             return folder
-    known = ", ".join(folder.name for folder in run_folders(runs)) or "none"
+    known = ", ".join(name_of(folder) for folder in run_folders(runs)) or "none"
     raise ValueError(f"run={run} is neither a run directory nor the name of one in {runs}. Known: {known}")
+
+
+def name_of(folder: Path) -> str:
+    """As `run=` takes it, where the runs are in one place."""
+    return f"{RELEASED}/{folder.name}" if folder.parent.name == RELEASED else folder.name
 
 
 def data_folder(run: Path) -> str:
@@ -43,7 +52,8 @@ def data_folder(run: Path) -> str:
 
 
 def run_folders(runs: Path) -> list[Path]:
-    return sorted(path.parent for path in runs.glob("*/config.yaml"))
+    """Runs of ours, then the published models that were placed beside them."""
+    return [path.parent for pattern in ("*", f"{RELEASED}/*") for path in sorted(runs.glob(f"{pattern}/config.yaml"))]
 
 
 def read_run(folder: Path) -> Run:
@@ -59,6 +69,7 @@ def read_run(folder: Path) -> Run:
         step=int(last["step"]) if last else None,
         loss=float(loss) if last and (loss := last["train/loss"]) else None,
         finished=(folder / "finished.json").is_file(),
+        published=OmegaConf.select(config, "purpose") == Purpose.evaluate.value,
     )
 
 
@@ -70,10 +81,10 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
 def runs_table(runs: Iterable[Run]) -> Table:
     table = _table("run", "state", "experiment", "mixture", "seed", "step", "loss")
     for run in runs:
-        state = "finished" if run.finished else "unfinished"
+        state = "published" if run.published else "finished" if run.finished else "unfinished"
         step = f"{run.step or 0} of {run.steps}"
         loss = "" if run.loss is None else f"{run.loss:.4f}"
-        table.add_row(run.folder.name, state, run.experiment, run.mixture, str(run.seed), step, loss)
+        table.add_row(name_of(run.folder), state, run.experiment, run.mixture, str(run.seed), step, loss)
     return table
 
 

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instructblip.config.evaluation import EvaluateConfig
-from instructblip.evaluation.runs import data_folder, find_run
+from instructblip.evaluation.runs import RELEASED, data_folder, find_run, name_of
 
 if TYPE_CHECKING:  # scoring needs no model
     from instructblip.models.loaded import Loaded
-
-RELEASED = "released"  # folder of the results of checkpoints that are no run of ours
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ def subject(config: EvaluateConfig) -> Subject:
         raise ValueError("give run=NAME, or checkpoint=PATH of a Hugging Face folder or a LAVIS file: one of the two")
     if config.run is not None:
         run = find_run(config.run, Path(config.paths.runs))
-        return Subject(run.name, run, config.paths.data or data_folder(run), None)
+        return Subject(name_of(run), run, config.paths.data or data_folder(run), None)
     path = Path(str(config.checkpoint))
     if not path.exists():
         raise ValueError(f"checkpoint={path} is not there")

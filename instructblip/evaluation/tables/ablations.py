@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from instructblip.evaluation.statistics import Difference, holm, paired_seeds
-from instructblip.evaluation.tables.cells import Cell
+from instructblip.evaluation.tables.cell import Cell
 from instructblip.evaluation.tables.published import PaperTable
 from instructblip.evaluation.tables.rendering import Sheet, number
 

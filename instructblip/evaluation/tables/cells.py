@@ -4,60 +4,18 @@ from __future__ import annotations
 
 import math
 import statistics as plain_statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 
 from instructblip import recipes
 from instructblip.config.data import PartitionConfig
 from instructblip.data.lineage import ineligible
-from instructblip.evaluation.statistics import BOTH, DRAWS, ITEMS, interval, quantile_t, two_level
-from instructblip.evaluation.tables.measuring import Items, clean_score, items
-from instructblip.evaluation.tables.published import Certainty, Column, PaperTable, Row
+from instructblip.evaluation.statistics import BOTH, DRAWS, ITEMS, quantile_t
+from instructblip.evaluation.tables.cell import HINDERED, Cell, Found, Verdict
+from instructblip.evaluation.tables.measuring import clean_score, interval_over_seeds, items
+from instructblip.evaluation.tables.published import Column, PaperTable, Row
 from instructblip.evaluation.tables.results import EXPERIMENTS, Result, Score
-
-Found = list[tuple[Result, Score]]  # a result and the score of it that answers a column
-
-
-class Verdict(StrEnum):
-    inside = "within interval"
-    near = "within ±m"
-    differs = "differs"
-    other_split = "other split"
-    ineligible = "ineligible"
-    unknown = "protocol unknown"
-    other_recipe = "other recipe"  # of training
-    part = "no verdict"  # fewer items than the official split
-    no_interval = "no interval"
-    published = "published only"
-    not_run = "not run"
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One cell of a table; values in points, times 100."""
-
-    row: str
-    column: str  # its title
-    published: float | None
-    certainty: Certainty
-    verdict: Verdict
-    why: str = ""  # what the verdict says more
-    ours: float | None = None
-    low: float | None = None
-    high: float | None = None
-    source: str = ""  # of the variation in the interval
-    n: int | None = None
-    clean: float | None = None  # on items whose picture the weights have not seen
-    clean_n: int | None = None
-    notes: tuple[str, ...] = ()
-    runs: tuple[Path, ...] = ()
-    seeds: Mapping[int, float] | None = None  # value by seed
-
-    @property
-    def difference(self) -> float | None:
-        return None if self.ours is None or self.published is None else self.ours - self.published
+from instructblip.recipes import Recipe
 
 
 def fill(table: PaperTable, found: Sequence[Result], partition: PartitionConfig, draws: int = DRAWS) -> list[Cell]:
@@ -84,10 +42,11 @@ def fill(table: PaperTable, found: Sequence[Result], partition: PartitionConfig,
 
 
 def matching(row: Row, column: Column, found: Sequence[Result]) -> list[Result]:
-    """The runs of the row's experiment; without any, the results of the released checkpoint."""
+    """The runs of the row's experiment; without any, the results of the published weights."""
     wanted = [*row.experiment, *column.experiment]
     runs = [result for result in found if wanted and result.experiment == wanted]
-    return runs or [result for result in found if not result.config and result.name == row.released]
+    runs = [run for run in runs if not row.start or run.start == row.start]
+    return runs or [result for result in found if row.released and result.stands_for(row.released)]
 
 
 def _single(table: PaperTable, row: Row, name: str, column: Column, found: Sequence[Result], draws: int) -> Cell:
@@ -95,7 +54,7 @@ def _single(table: PaperTable, row: Row, name: str, column: Column, found: Seque
     if not row.experiment and not row.released:
         return cell
     runs = matching(row, column, found)
-    scored = [(run, score) for run in runs if (score := _score(run, row, column))]
+    scored = tuple((run, score) for run in runs if (score := _score(run, row, column)))
     if not scored:
         return replace(cell, verdict=Verdict.not_run, why=needs(row, column, runs))
     chosen, left = _one_recipe(scored)
@@ -114,7 +73,7 @@ def _one_recipe(scored: Found) -> tuple[Found, list[str]]:
     for run, score in scored:
         groups.setdefault(run.recipe, {}).setdefault(run.seed, (run, score))
     ranked = sorted(groups.values(), key=lambda runs: (not next(iter(runs.values()))[0].deviations, len(runs)))
-    chosen = list(ranked[-1].values())
+    chosen = tuple(ranked[-1].values())
     return chosen, [run.name for run, _ in scored if all(run is not other for other, _ in chosen)]
 
 
@@ -139,12 +98,18 @@ def needs(row: Row, column: Column, runs: Sequence[Result]) -> str:
         return f"needs `{evaluate} predict=false`, its scores are of an older form" if again else f"needs `{evaluate}`"
     named = experiment[0] if len(experiment) == 1 else f"[{','.join(experiment)}]"
     quoted = f"'experiment={named}'" if len(experiment) > 1 else f"experiment={named}"
-    train = f"`python train.py {quoted}`"
+    train = f"`python train.py {quoted}" + (f" init={row.start}`" if row.start else "`")
     if missing:
         train = f"an experiment file conf/experiment/{missing[0]}.yaml and {train}"
     if row.released and not column.experiment:
-        train += f" (or, of the released weights, `python evaluate.py checkpoint=DIR name={row.released}`)"
+        train += f" (or, of the published weights, {_published_weights(row.released)})"
     return f"needs {train}, then `python evaluate.py run=RUN {asked}`"
+
+
+def _published_weights(released: str) -> str:
+    if (EXPERIMENTS / f"{released}.yaml").is_file():
+        return f"`python train.py experiment={released}`, which trains nothing"
+    return f"`python evaluate.py checkpoint=DIR name={released.removeprefix('released/')}`"
 
 
 def _measured(cell: Cell, column: Column, scored: Found, draws: int) -> Cell:
@@ -152,44 +117,34 @@ def _measured(cell: Cell, column: Column, scored: Found, draws: int) -> Cell:
     values = {run.seed: 100 * score.facts["value"] for run, score in scored}
     n = min(score.facts["n"] for _, score in scored)
     cell = replace(
-        cell, ours=plain_statistics.fmean(values.values()), n=n, seeds=values,
+        cell, ours=plain_statistics.fmean(values.values()), n=n, seeds=values, scored=scored,
         runs=tuple(score.path.parent for _, score in scored), source=BOTH if len(scored) > 1 else ITEMS,
     )  # fmt: skip
-    notes = list(dict.fromkeys(f"mixture {run.mixture}" for run, _ in scored if run.mixture not in ("", "paper")))
-    if not scored[0][0].config:
-        notes.append("released checkpoint, not trained here")
-    stored = scored[0][1].facts.get("interval")
-    bounds: tuple[float, float] | None = tuple(stored) if len(scored) == 1 and isinstance(stored, list) else None
-    try:
-        read = [items(run, score, column) for run, score in scored]
-    except ValueError as error:
-        notes.append(f"no clean subset: {error}")
-        read = []
-    if read:
-        bounds = bounds or _interval(read, draws)
-        cell = _clean(cell, column, scored, read, notes)
+    trained = [run for run, _ in scored if not run.published]
+    notes = list(dict.fromkeys(f"mixture {run.mixture}" for run in trained if run.mixture != "paper"))
+    if not trained:
+        notes.append("published weights, not trained here")
+    bounds = scored[0][1].facts.get("interval")
+    if len(scored) > 1:
+        try:
+            bounds = interval_over_seeds(tuple(items(run, score) for run, score in scored), draws)
+        except ValueError as error:
+            bounds = None
+            notes.append(f"no interval: {error}")
     if bounds:
         cell = replace(cell, low=100 * bounds[0], high=100 * bounds[1])
-    return replace(cell, notes=tuple(notes))
+    return replace(_clean(cell, scored, notes), notes=tuple(notes))
 
 
-def _interval(read: Sequence[Items], draws: int) -> tuple[float, float] | None:
-    if len(read) == 1:
-        return interval(read[0].measured, read[0].images, draws=draws)
-    if any(each.uids != read[0].uids for each in read):
-        return None
-    return two_level([each.measured for each in read], read[0].images, draws=draws)
-
-
-def _clean(cell: Cell, column: Column, scored: Found, read: Sequence[Items], notes: list[str]) -> Cell:
+def _clean(cell: Cell, scored: Found, notes: list[str]) -> Cell:
     values, sizes = [], []
-    for (run, score), own in zip(scored, read, strict=True):
+    for run, score in scored:
         lineage = run.lineage(score.facts["checkpoint"])
         if lineage is None:
             notes.append("no clean subset: what these weights have seen is not known")
             return cell
         try:
-            value, size = clean_score(run, score, column, lineage, own)
+            value, size = clean_score(run, score, lineage)
         except ValueError as error:
             notes.append(f"no clean subset: {error}")
             return cell
@@ -201,22 +156,32 @@ def _clean(cell: Cell, column: Column, scored: Found, read: Sequence[Items], not
 def _judged(cell: Cell, column: Column, scored: Found) -> Cell:
     """Why there is no verdict, the gravest reason first; else what the interval says."""
     recipe = recipes.load(column.recipe)
+    chose = [score.split for run, score in scored if (recipe.table, score.split) in run.selected_on]
+    verdict, why = _hindrance(column, recipe, scored)
+    if verdict is not None:
+        notes = [Verdict.selected.value] if chose else []
+        return replace(cell, verdict=verdict, why=why, notes=(*cell.notes, *notes))
+    if chose:
+        why = f"the checkpoint was chosen by its score on {recipe.table}/{chose[0]}"
+        return replace(cell, verdict=Verdict.selected, why=why)
+    return _compared(cell, column)
+
+
+def _hindrance(column: Column, recipe: Recipe, scored: Found) -> tuple[Verdict | None, str]:
     for run, score in scored:
         if run.deviations:
-            return replace(cell, verdict=Verdict.other_recipe, why=", ".join(run.deviations[:3]))
-        split = str(score.facts.get("split") or recipe.protocol("paper", column.variant).split)
+            return Verdict.other_recipe, ", ".join(run.deviations[:3])
         seen = run.lineage(score.facts["checkpoint"])
         if seen is None and run.config:
-            return replace(cell, verdict=Verdict.ineligible, why="its checkpoint is gone, so what it saw is not known")
-        if reason := ineligible(seen or [], recipe, split, score.facts["manifest"], column.zero_shot):
-            return replace(cell, verdict=Verdict.ineligible, why=reason)
-        if split != column.split:
-            why = f"ours is {split}, the paper's {column.split}"
-            return replace(cell, verdict=Verdict.other_split, why=why)
-        official = column.n or recipe.split(split).rows
+            return Verdict.ineligible, "its checkpoint is gone, so what it saw is not known"
+        if reason := ineligible(seen or [], recipe, score.split, score.facts["manifest"], column.zero_shot):
+            return Verdict.ineligible, reason
+        if score.split != column.split:
+            return Verdict.other_split, f"ours is {score.split}, the paper's {column.split}"
+        official = column.n or recipe.split(score.split).rows
         if score.facts["limit"] is not None or (official and score.facts["n"] < official):
-            return replace(cell, verdict=Verdict.part, why=f"{score.facts['n']:,} of {official or 'all':,} items")
-    return _compared(cell, column)
+            return Verdict.part, f"{score.facts['n']:,} of {official or 'all':,} items"
+    return None, ""
 
 
 def _compared(cell: Cell, column: Column) -> Cell:
@@ -251,7 +216,7 @@ def _mean(table: PaperTable, row: Row, name: str, column: Column, parts: Sequenc
         cell, ours=plain_statistics.fmean(values.values()), seeds=values, n=sum(part.n or 0 for part in parts),
         runs=tuple(dict.fromkeys(run for part in parts for run in part.runs)),
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
-        source=BOTH if len(values) > 1 else ITEMS,
+        source=BOTH if len(values) > 1 else ITEMS, parts=tuple(parts),
     )  # fmt: skip
     halves = [(part.high - part.low) / 2 for part in parts if part.high is not None and part.low is not None]
     if len(halves) == len(parts):
@@ -266,6 +231,3 @@ def _mean(table: PaperTable, row: Row, name: str, column: Column, parts: Sequenc
     if hindered:
         return replace(cell, verdict=hindered[0].verdict, why=f"{hindered[0].column}: {hindered[0].why}")
     return _compared(cell, column)
-
-
-HINDERED = (Verdict.other_recipe, Verdict.ineligible, Verdict.other_split, Verdict.part)

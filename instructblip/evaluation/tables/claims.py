@@ -10,7 +10,7 @@ from enum import Enum
 from omegaconf import MISSING
 
 from instructblip.evaluation.tables import published
-from instructblip.evaluation.tables.cells import Cell
+from instructblip.evaluation.tables.cell import Cell
 from instructblip.evaluation.tables.published import MEANINGS, TABLES, Certainty, PaperTable
 from instructblip.evaluation.tables.rendering import Sheet
 from instructblip.files import read_yaml

@@ -61,7 +61,8 @@ class Row:
     title: str = MISSING
     experiment: list[str] = field(default_factory=list)  # whose runs fill it; empty: published only
     against: list[str] = field(default_factory=list)  # the experiment it is an ablation of
-    released: str | None = None  # name of a foreign checkpoint's results under paths.runs/released
+    released: str | None = None  # the experiment of the published weights, whose results fill it where no run does
+    start: str = ""  # what its fine-tunings begin from, `init=`
     profile: str = "paper"  # of the prompts
     cells: dict[str, float] = field(default_factory=dict)  # column -> published value
     certainty: dict[str, Certainty] = field(default_factory=dict)  # where it is not the table's

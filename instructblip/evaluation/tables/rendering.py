@@ -9,7 +9,8 @@ from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from instructblip.evaluation.tables.cells import Cell, Verdict
+from instructblip.evaluation.runs import name_of
+from instructblip.evaluation.tables.cell import Cell, Verdict
 from instructblip.evaluation.tables.published import MARKS, MEANINGS, PaperTable
 
 SIGNS = {
@@ -20,6 +21,7 @@ SIGNS = {
     Verdict.ineligible: "x",
     Verdict.unknown: "u",
     Verdict.other_recipe: "r",
+    Verdict.selected: "t",
     Verdict.part: "p",
     Verdict.no_interval: "i",
     Verdict.published: "",
@@ -150,7 +152,7 @@ def _detail(cell: Cell) -> list[str]:
         cell.row, cell.column, published(cell), MEANINGS[cell.certainty] if cell.published is not None else "",
         number(cell.ours), number(cell.difference, signed=True), bounds, cell.source if bounds else "",
         "" if cell.n is None else f"{cell.n:,}", clean, verdict(cell),
-        " ".join(f"[{run.parents[2].name}]({run.as_posix()})" for run in cell.runs),
+        " ".join(f"[{name_of(run.parents[2])}]({run.as_posix()})" for run in cell.runs),
     ]  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from instructblip.config.evaluation import ReportConfig
 from instructblip.evaluation.tables import ablations, claims, described, published, rendering, synthetic
-from instructblip.evaluation.tables.cells import Cell, fill
+from instructblip.evaluation.tables.cell import Cell
+from instructblip.evaluation.tables.cells import fill
 from instructblip.evaluation.tables.published import SCORED
 from instructblip.evaluation.tables.rendering import Sheet
 from instructblip.evaluation.tables.results import Result

@@ -10,9 +10,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from instructblip import recipes
+from instructblip.choices import Purpose, SelectionSource
 from instructblip.config.data import PartitionConfig
 from instructblip.data.lineage import Seen
-from instructblip.evaluation.runs import find_run, run_folders
+from instructblip.evaluation.runs import RELEASED, find_run, name_of, run_folders
 from instructblip.files import read_json
 from instructblip.recipes import fingerprint
 
@@ -20,6 +22,7 @@ STAMP = "miniature.json"  # lies in the raw tree of an embedded world
 NEEDED = ("recipe", "profile", "metric", "value", "n", "images", "limit", "checkpoint", "manifest")
 EXPERIMENTS = Path(__file__).resolve().parents[3] / "conf" / "experiment"
 NO_MEANING = ("experiment", "seed", "name", "resume", "dry_run", "paths", "trainer", "logger")  # for what is learnt
+CHOSEN_ON_TEST = ("selection.source", SelectionSource.paper_guess.value)  # said of the columns it touches
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,11 @@ class Score:
 
     path: Path
     facts: Mapping[str, Any]
+
+    @property
+    def split(self) -> str:
+        named = self.facts.get("split")
+        return str(named or recipes.load(self.facts["recipe"]).protocol("paper", self.facts.get("variant")).split)
 
     @property
     def outdated(self) -> list[str]:
@@ -51,7 +59,16 @@ class Result:
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return name_of(self.folder)
+
+    @property
+    def published(self) -> bool:
+        """Of weights that others trained."""
+        return not self.config or self.config.get("purpose") == Purpose.evaluate.value
+
+    def stands_for(self, released: str) -> bool:
+        """Whether it is of the published weights that a row names by their experiment."""
+        return self.published and (self.experiment == [released] or (not self.config and self.name == released))
 
     @property
     def seed(self) -> int:
@@ -81,7 +98,7 @@ class Result:
         """What is not as its experiment files say: the run is of another recipe of training, or not at its end."""
         if not self.config:
             return []
-        finished = (self.folder / "finished.json").is_file()
+        finished = self.published or (self.folder / "finished.json").is_file()
         return [*([] if finished else ["the run is not finished"]), *_deviations(self.config, self.experiment)]
 
     @property
@@ -89,10 +106,32 @@ class Result:
         """Hash of all settings but the seed: runs that agree in it are seeds of one recipe of training."""
         return fingerprint({key: value for key, value in self.config.items() if key not in NO_MEANING})
 
+    @cached_property
+    def selected_on(self) -> frozenset[tuple[str, str]]:
+        """(recipe, split) whose scores chose its checkpoint, where these are the paper's own columns."""
+        settings = self.config.get("selection", {})
+        if settings.get("source") != CHOSEN_ON_TEST[1]:
+            return frozenset()
+        chosen = [recipes.load(name) for name in settings["recipes"]]
+        return frozenset((recipe.table, recipe.protocol(settings["prompts"]).split) for recipe in chosen)
+
+    @cached_property
+    def start(self) -> str:
+        """What a fine-tuning began from: the name of a published start, or the one that is as tuned as its weights."""
+        model = self.config.get("model", {})
+        if isinstance(init := model.get("init"), str) and init in model.get("starts", {}):
+            return init.removesuffix("_hf")
+        own = self.config.get("mixture", {}).get("recipes", [])
+        tuned = any(seen.drawn and seen.recipe not in own for seen in self.lineage("") or [])
+        return "instructblip" if tuned else "blip2"
+
     def lineage(self, checkpoint: str) -> list[Seen] | None:
         """What the scored weights have seen; None when their checkpoint is not known here."""
         from instructblip.training.checkpoint import checkpoints  # with torch and transformers, not needed for less
+        from instructblip.training.released import lineage
 
+        if self.config and self.published:
+            return lineage(self.folder)
         saved = checkpoints(self.folder)
         if not saved:
             return None
@@ -101,11 +140,12 @@ class Result:
 
 def results(names: Sequence[str], place: Path) -> list[Result]:
     """The named runs, or every run and foreign checkpoint under `place`. Raises ValueError for an unknown name."""
-    released = sorted(path for path in (place / "released").glob("*") if path.is_dir())
+    runs = run_folders(place)
+    foreign = sorted(path for path in (place / RELEASED).glob("*") if path.is_dir() and path not in runs)
     if not names:
-        return [_result(folder) for folder in [*run_folders(place), *released]]
-    foreign = {path.name: path for path in released}
-    return [_result(foreign[name] if name in foreign else find_run(name, place)) for name in names]
+        return [_result(folder) for folder in [*runs, *foreign]]
+    by_name = {f"{RELEASED}/{path.name}": path for path in foreign}
+    return [_result(by_name[name] if name in by_name else find_run(name, place)) for name in names]
 
 
 def _result(folder: Path) -> Result:
@@ -120,6 +160,7 @@ def _result(folder: Path) -> Result:
 
 def _deviations(config: Mapping[str, Any], experiment: Sequence[str]) -> list[str]:
     asked: dict[str, Any] = {}
+    tried: dict[str, list[str]] = {}  # the values of a declared grid
     for name in experiment:
         if (path := EXPERIMENTS / f"{name}.yaml").is_file():
             facts = OmegaConf.to_container(OmegaConf.load(path))
@@ -129,12 +170,18 @@ def _deviations(config: Mapping[str, Any], experiment: Sequence[str]) -> list[st
                 group = str(group).removeprefix("override ").lstrip("/")
                 if group == "model":  # another mixture is named beside the cell instead
                     asked["model.name"] = option
+            grid = facts.pop("hydra", {}).get("sweeper", {}).get("params", {})
+            tried |= {key: [each.strip() for each in str(values).split(",")] for key, values in grid.items()}
             asked |= _leaves(facts)
     own = _leaves(config)
     return [
         f"{key} {own.get(key)}, not {value}"
         for key, value in sorted(asked.items())
-        if not key.startswith(NO_MEANING) and own.get(key, value) != value
+        if not key.startswith(NO_MEANING)
+        and own.get(key, value) != value
+        and str(own[key]) not in tried.get(key, [])
+        and (key, own[key]) != CHOSEN_ON_TEST
+        and "${" not in str(value)  # a path
     ]
 
 

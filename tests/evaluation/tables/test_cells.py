@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
-from instructblip.evaluation.tables import ablations, synthetic
-from instructblip.evaluation.tables.cells import Cell, Verdict, fill
+from instructblip.evaluation.tables import ablations, rendering, synthetic
+from instructblip.evaluation.tables.cell import Cell, Verdict
+from instructblip.evaluation.tables.cells import fill
 from instructblip.evaluation.tables.published import load
 from instructblip.evaluation.tables.results import results
+from tests.conftest import composed
 
 from .conftest import PAPER, Made
 
@@ -97,6 +101,56 @@ def test_held_in_columns_may_have_seen_their_training_split(runs: Path, make: Ma
     assert cell(runs, "held-in (DA)", table="table2").verdict is Verdict.ineligible
 
 
+TESTED: dict[str, Any] = {"selection": {"source": "paper_guess", "recipes": ["okvqa", "aokvqa"], "prompts": "paper"}}
+
+
+def test_columns_that_chose_the_checkpoint_are_said_to_be_selected_on_test(runs: Path, make: Made) -> None:
+    score = {"value": 0.5, "n": 5046, "interval": [0.4, 0.99], "metric": "vqa_accuracy:official_2017"}
+    tuned = ("vicuna7b", "finetune/okvqa")
+    asked = {"mixture": {"name": "okvqa", "recipes": ["okvqa"]}, "model": {"init": "instructblip", "starts": STARTS}}
+    setting = {"purpose": "finetune", "steps": 1400, "batch_size": 64, "group_size": 4, **asked}
+    make(*tuned, okvqa=score, config=setting | {"selection": TESTED["selection"] | {"recipes": ["okvqa"]}})
+    found = cell(runs, "OKVQA", table="table3")
+    assert found.verdict is Verdict.selected and "chosen by its score on okvqa/test" in found.why
+    assert rendering.verdict(found).startswith("selected on test: ")
+
+
+def test_a_selected_column_makes_its_mean_selected_and_others_stay_as_they_are(runs: Path, make: Made) -> None:
+    parts: dict[str, Any] = {
+        name: {"value": 0.9, "n": 5046, "metric": column.metric, "interval": [0.5, 1.5]}
+        for name, column in load("table2").columns.items()
+        if name in ("coco_caption", "okvqa", "aokvqa", "textcaps")
+    }
+    make("vicuna7b", config=TESTED, gqa=GQA, **parts)
+    found = cell(runs, "held-in (DA)", table="table2")
+    assert found.verdict is Verdict.selected and found.why.startswith("OKVQA: the checkpoint was chosen")
+    assert cell(runs).verdict is Verdict.inside
+    make("flant5xl", config=TESTED | {"steps": 9}, **parts)
+    found = cell(runs, "held-in (DA)", "InstructBLIP FlanT5-XL", "table2")
+    assert found.verdict is Verdict.other_recipe and "selected on test" in found.notes
+
+
+STARTS = {"blip2": ["a.pth", "b.pth"], "instructblip": "c.pth", "instructblip_hf": "d"}
+
+
+@pytest.mark.parametrize(
+    ("init", "seen", "row"),
+    [("instructblip_hf", (), "InstructBLIP Vicuna-7B"), ("blip2", (), "BLIP-2 Vicuna-7B"),
+     ("runs/x/model.safetensors", (SEEN,), "InstructBLIP Vicuna-7B"),
+     ("own.pth", ({**SEEN, "recipe": "okvqa"},), "BLIP-2 Vicuna-7B")],
+)  # fmt: skip
+def test_a_finetuning_is_of_the_row_it_begins_from(
+    runs: Path, make: Made, init: str, seen: tuple[dict[str, Any], ...], row: str
+) -> None:
+    config = {"mixture": {"name": "okvqa", "recipes": ["okvqa"]}, "model": {"init": init, "starts": STARTS}}
+    score = {"value": 0.6, "n": 5046, "metric": "vqa_accuracy:official_2017"}
+    make("vicuna7b", "finetune/okvqa", okvqa=score, seen=seen, config=config)
+    for title in ("InstructBLIP Vicuna-7B", "BLIP-2 Vicuna-7B"):
+        found = cell(runs, "OKVQA", title, "table3")
+        assert (found.ours is not None) == (title == row)
+        assert title == row or f"init={'blip2' if 'BLIP-2' in title else 'instructblip'}`" in found.why
+
+
 def test_runs_of_one_recipe_are_its_seeds_and_others_are_left_out(runs: Path, make: Made) -> None:
     make("vicuna7b", seed=1, gqa=GQA)
     make("vicuna7b", seed=2, gqa=GQA | {"value": 0.485})
@@ -147,10 +201,31 @@ def test_scores_of_an_older_form_are_told_and_not_used(runs: Path, make: Made) -
 
 
 def test_a_released_checkpoint_fills_its_row(runs: Path, make: Made) -> None:
-    folder = make("vicuna7b", name="released/blip2-flan-t5-xl", gqa=GQA | {"value": 0.44, "interval": [0.43, 0.45]})
+    folder = make("vicuna7b", name="released/blip2_flant5xl", gqa=GQA | {"value": 0.44, "interval": [0.43, 0.45]})
     (folder / "config.yaml").unlink()
     found = cell(runs, row="BLIP-2 FlanT5-XL")
-    assert found.verdict is Verdict.inside and "released checkpoint, not trained here" in found.notes
+    assert found.verdict is Verdict.inside and "published weights, not trained here" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("experiment", "row", "asked"),
+    [("released/vicuna7b", "InstructBLIP Vicuna-7B", "gqa"), ("baseline/blip2_vicuna7b", "BLIP-2 Vicuna-7B", "gqa")],
+)
+def test_placed_models_fill_their_rows_with_their_declared_lineage(
+    runs: Path, make: Made, experiment: str, row: str, asked: str
+) -> None:
+    folder = make(experiment, name=f"released/{experiment.split('/')[1]}", finished=False, gqa=GQA)
+    config = composed("train", f"experiment={experiment}", f"paths.runs={runs}")
+    config.experiment = [experiment]
+    OmegaConf.save(OmegaConf.structured(config), folder / "config.yaml")
+    shutil.rmtree(folder / "checkpoints")
+    (result,) = results([], runs)
+    seen = {each.recipe for each in result.lineage("") or []}
+    assert seen == (set() if "blip2" in experiment else set(PAPER.held_in))
+    assert result.name == f"released/{folder.name}" and results([result.name], runs) == [result]
+    found = cell(runs, row=row)
+    assert found.ours == pytest.approx(49.5) and found.notes[0] == "published weights, not trained here"
+    assert found.verdict is (Verdict.differs if "blip2" in experiment else Verdict.inside)
 
 
 def test_nothing_was_run(runs: Path) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from instructblip.choices import Purpose
 from instructblip.evaluation.tables import claims, described
-from instructblip.evaluation.tables.published import SCORED, Certainty, load, read
+from instructblip.evaluation.tables.published import SCORED, Certainty, PaperTable, load, read
 from instructblip.evaluation.tables.report import NAMES, chosen
 from instructblip.evaluation.tables.results import EXPERIMENTS
+from tests.conftest import composed
 
 from .conftest import PAPER
 
@@ -46,13 +48,41 @@ def test_table_2_agrees_with_table_1_and_marks_what_is_from_memory() -> None:
 
 
 @pytest.mark.parametrize("table", RESULTS, ids=SCORED)
-def test_published_rows_name_experiments_that_exist_or_will(table) -> None:  # type: ignore[no-untyped-def]
-    names = {name for row in table.rows for name in row.experiment}
-    here = {name for name in names if (EXPERIMENTS / f"{name}.yaml").is_file()}
-    assert here and names - here <= {
-        "baseline/blip2_flant5xl", "baseline/blip2_flant5xxl", "baseline/blip2_vicuna7b", "baseline/blip2_vicuna13b",
-        "multitask/plain", "multitask/names",
-    }  # fmt: skip
+def test_rows_and_columns_name_experiments_that_exist(table: PaperTable) -> None:
+    names = {name for part in (*table.rows, *table.columns.values()) for name in part.experiment}
+    assert names and all((EXPERIMENTS / f"{name}.yaml").is_file() for name in names)
+
+
+@pytest.mark.system  # forty compositions
+def test_every_experiment_of_a_table_composes_as_its_row_means() -> None:
+    places = [
+        (row, column, (*row.experiment, *column.experiment), row.start)
+        for table in RESULTS
+        for row in table.rows
+        for column in table.columns.values()
+        if row.experiment
+    ]
+    made = {
+        (names, start): composed("train", f"experiment=[{','.join(names)}]", *([f"init={start}"] if start else []))
+        for _, _, names, start in {place[2:]: place for place in places}.values()
+    }
+    assert len(made) == 8 + 4 + 4 * 5 + 2
+    for row, column, names, start in places:
+        config = made[names, start]
+        assert not start or config.model.init == start
+        if column.experiment:
+            assert config.purpose is Purpose.finetune and row.start, f"{row.title}: says nothing of where it starts"
+        elif row.title.startswith("BLIP-2"):
+            assert config.purpose is Purpose.evaluate and not config.model.qformer.instruction_aware
+        else:
+            assert config.purpose is Purpose.instruction_tune
+
+
+@pytest.mark.parametrize("name", sorted({row.released for table in RESULTS for row in table.rows if row.released}))
+def test_published_weights_are_named_as_their_run_directory(name: str) -> None:
+    folder, model = name.split("/")
+    files = [EXPERIMENTS / f"{place}/{model}.yaml" for place in ("released", "baseline")]
+    assert folder == "released" and any(file.is_file() for file in files)
 
 
 def test_claims_that_do_not_follow_are_said_not_to() -> None:

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from instructblip.data.lineage import Seen
+from instructblip.data.lineage import PUBLISHED, Seen
 from instructblip.evaluation.tables import rendering
 from instructblip.evaluation.tables.cells import fill
 from instructblip.evaluation.tables.measuring import clean_score, items
@@ -76,6 +76,7 @@ def test_older_scores_are_told_with_the_command(runs: Path, make: Made) -> None:
     assert "python evaluate.py run=vicuna7b-s1 recipe=gqa predict=false" in line
 
 
+@pytest.mark.system  # a process of its own, with every table
 def test_the_program_prints_a_table_where_nothing_was_run(tmp_path: Path) -> None:
     result = run_program("report.py", "table=all", f"paths.runs={tmp_path}")
     assert result.returncode == 0, result.stderr
@@ -91,12 +92,12 @@ def test_the_clean_subset_leaves_out_pictures_of_the_lineage(world: World) -> No
     config = {"experiment": ["vicuna7b"], "seed": 1, "paths": {"data": str(world.data), "raw": "raw"}}
     OmegaConf.save(OmegaConf.create(config), world.run / "config.yaml")
     (result,) = results([], world.run.parent)
-    column = load("table1").columns["vsr"]
-    own = items(result, result.scores[0], column)
+    own = items(result, result.scores[0])
+    assert items(result, result.scores[0]) is own, "read once in a process"
     assert own.measured.value == scores.value and own.images[:6] == tuple(f"coco/{n}" for n in (0, 1, 2, 3, 4, 0))
     seen = [Seen("coco_caption", "train", "t", 10, 3)]
     with pytest.raises(ValueError, match=r"no audit of vsr/test .*audit=true"):
-        clean_score(result, result.scores[0], column, seen, own)
+        clean_score(result, result.scores[0], seen)
     audit = world.data / "audit"
     facts = {"overlaps": [], "kept": {"coco_caption/train": {"table": "t"}}, "evaluated": {"vsr/test": "table of vsr"}}
     write_json(audit / "overlaps.json", facts)
@@ -104,10 +105,13 @@ def test_the_clean_subset_leaves_out_pictures_of_the_lineage(world: World) -> No
     np.save(audit / "shared" / "coco_caption-train--vsr-test.npy", np.array([0, 5, 10]))
     assert own.measured.items is not None
     rest = [own.measured.items[row] or 0.0 for row in (1, 2, 3, 4, 6, 7, 8, 9)]
-    assert clean_score(result, result.scores[0], column, seen, own) == (pytest.approx(sum(rest) / 8), 8)
+    assert clean_score(result, result.scores[0], seen) == (pytest.approx(sum(rest) / 8), 8)
     with pytest.raises(ValueError, match="no audit of coco_caption/train as it was trained on"):
-        clean_score(result, result.scores[0], column, [replace(seen[0], manifest="other")], own)
+        clean_score(result, result.scores[0], [replace(seen[0], manifest="other")])
+    with pytest.raises(ValueError, match="coco_caption/train, which these weights have seen, is not prepared here"):
+        clean_score(result, result.scores[0], [replace(seen[0], manifest=PUBLISHED)])
+    assert clean_score(result, result.scores[0], []) == (scores.value, 11), "nothing is read where all of it is clean"
     path = result.scores[0].path.with_name("predictions.jsonl")
     path.write_text(path.read_text() + "\n")
     with pytest.raises(ValueError, match="is not what was scored"):
-        items(result, result.scores[0], column)
+        items(result, result.scores[0])
