@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from instructblip.config.training import TrainConfig
 from instructblip.data.preparing.prepare import prepare
 from instructblip.miniature import sources
 from instructblip.miniature.albums import Sizes
+from tests.fixtures.warm import Warm
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "real_samples"
@@ -98,6 +99,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         for split in recipes.needed_splits(recipe):
             prepare(recipe, split, config, progress=lambda items, _: items)
     return World(folder / "raw", folder / "data")
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """Starts the programs without their imports, for tests that start them often."""
+    made = Warm()
+    yield made
+    made.end()
 
 
 @pytest.fixture

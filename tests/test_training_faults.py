@@ -3,59 +3,68 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from instructblip.training.checkpoint import WEIGHTS, last_checkpoint
-from tests.conftest import ROOT, World
+from tests.conftest import World
+from tests.fixtures.warm import Warm, session
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 STEPS = 20
-FAULTY = ("-m", "tests.fixtures.faulty")
+WAIT = ("wait", 0, STEPS - 4)  # a run that is to be stopped does not end before
+
+Run = dict[str, torch.Tensor]
+Start = Callable[..., "Ranks"]
 
 
 class Ranks:
-    """A run in two processes that find each other as torchrun's do."""
+    """A run in processes that find each other as torchrun's do."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, warm: Warm, folder: Path, arguments: Sequence[str], fault: Sequence[Any], count: int) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
+        self.go = folder / f"{port}.go"
         together = {
-            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-            "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1",
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
+            "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test", "GO": str(self.go),
         }  # fmt: skip
         self.processes = [
-            subprocess.Popen(
-                [sys.executable, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                env={**os.environ, **together, "RANK": str(rank), "LOCAL_RANK": str(rank)}, start_new_session=True,
+            warm.start(
+                arguments,
+                folder / f"{port}-{rank}.txt",
+                {**together, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                fault,
             )
-            for rank in range(2)
-        ]  # fmt: skip
+            for rank in range(count)
+        ]
 
-    def codes(self, timeout: float = 200) -> list[int]:
-        """When all have ended; what they wrote is in `errors`."""
+    @property
+    def outputs(self) -> list[str]:
+        return [process.output for process in self.processes]
+
+    def codes(self, timeout: float = 60) -> list[int]:
+        """When all have ended, and their data workers."""
+        self.go.touch()
         until = time.monotonic() + timeout
         try:
-            self.errors = [p.communicate(timeout=max(1, until - time.monotonic()))[1] for p in self.processes]
+            codes = [process.wait(until - time.monotonic()) for process in self.processes]
+            while any(session(process.pid) for process in self.processes):
+                assert time.monotonic() < until, "data workers outlive their run"
+                time.sleep(0.05)
         finally:
             for process in self.processes:
-                if process.poll() is None:
-                    process.kill()
-        return [process.returncode for process in self.processes]
-
-
-Command = Callable[..., list[str]]
+                process.kill()
+        return codes
 
 
 @pytest.fixture(scope="module")
@@ -64,48 +73,49 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def command(world: World, runs: Path) -> Command:
-    def make(name: str, *more: str, program: Sequence[str] = ("train.py",)) -> list[str]:
-        return [
-            *program, "experiment=miniature", f"steps={STEPS}", "batch_size=8", "group_size=4", f"name={name}",
+def start(world: World, warm: Warm, runs: Path) -> Start:
+    def begin(name: str, *more: str, fault: Sequence[Any] = (), count: int = 2) -> Ranks:
+        arguments = [
+            "train.py", "experiment=miniature", f"steps={STEPS}", "batch_size=8", "group_size=4", f"name={name}",
             "trainer.micro_batch_size=4", "trainer.num_workers=1", "trainer.log_every=1", "trainer=ddp",
-            "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=fp32", "trainer.num_threads=1",
+            "trainer.accelerator=cpu", f"trainer.devices={count}", "trainer.precision=fp32", "trainer.num_threads=1",
             "trainer.checkpoint_every=1000", "resume=auto", f"paths.data={world.data}", f"paths.runs={runs}", *more,
         ]  # fmt: skip
+        return Ranks(warm, runs, arguments, fault, count)
 
-    return make
+    return begin
 
 
 @pytest.fixture(scope="module")
-def whole(command: Command, runs: Path) -> dict[str, torch.Tensor]:
+def whole(start: Start, runs: Path) -> Run:
     """The weights of an undisturbed run."""
-    ranks = Ranks(command("whole"))
-    assert ranks.codes() == [0, 0], ranks.errors
+    ranks = start("whole")
+    assert ranks.codes() == [0, 0], ranks.outputs
     return weights(runs / "whole")
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
+def weights(run: Path) -> Run:
     found = last_checkpoint(run)
     assert found and found.step == STEPS
     return load_file(found.folder / WEIGHTS)
 
 
-def ends_as(whole: dict[str, torch.Tensor], run: Path, arguments: Sequence[str]) -> None:
-    ranks = Ranks(arguments)
-    assert ranks.codes() == [0, 0], ranks.errors
-    own = weights(run)
-    assert all(torch.equal(own[name], whole[name]) for name in whole)
+def equal(own: Run, whole: Run) -> bool:
+    return own.keys() == whole.keys() and all(torch.equal(own[name], whole[name]) for name in whole)
+
+
+def until(met: Callable[[], bool], ranks: Ranks) -> None:
+    """Waits while all processes run."""
+    end = time.monotonic() + 60
+    while not met():
+        assert time.monotonic() < end and all(process.poll() is None for process in ranks.processes), ranks.outputs
+        time.sleep(0.002)
 
 
 def rows(run: Path, count: int, ranks: Ranks) -> None:
     """Waits until a run has logged `count` steps."""
-    until = time.monotonic() + 150
-    while time.monotonic() < until and all(process.poll() is None for process in ranks.processes):
-        path = run / "metrics.csv"
-        if path.is_file() and path.read_text().count("\n") > count:
-            return
-        time.sleep(0.002)
-    raise AssertionError(f"{run} did not get to step {count}: {[p.poll() for p in ranks.processes]}")
+    path = run / "metrics.csv"
+    until(lambda: path.is_file() and path.read_text().count("\n") > count, ranks)
 
 
 @pytest.mark.parametrize(
@@ -119,95 +129,106 @@ def rows(run: Path, count: int, ranks: Ranks) -> None:
     ],
 )
 def test_a_signal_stops_all_at_one_step(
-    name: str, sent: list[tuple[int, int]], requeue: str, code: int, command: Command, runs: Path,
-    whole: dict[str, torch.Tensor],
-) -> None:  # fmt: skip
-    arguments = command(name, f"trainer.requeue={requeue}")
-    ranks = Ranks(arguments)
+    name: str, sent: list[tuple[int, int]], requeue: str, code: int, start: Start, runs: Path, whole: Run
+) -> None:
+    ranks = start(name, f"trainer.requeue={requeue}", fault=WAIT)
     rows(runs / name, 3, ranks)
     for place, (rank, number) in enumerate(sent):
         if place > 1:
             time.sleep(0.01)
         ranks.processes[rank].send_signal(number)
-    assert ranks.codes() == [code, code], ranks.errors
-    assert "resume=auto goes on" in ranks.errors[0]
+    assert ranks.codes() == [code, code], ranks.outputs
+    assert "resume=auto goes on" in ranks.outputs[0]
     found = last_checkpoint(runs / name)
     assert found and 3 <= found.step < STEPS
-    ends_as(whole, runs / name, arguments)
+    again = start(name)
+    assert again.codes() == [0, 0], again.outputs
+    assert f"step {found.step} of" not in again.outputs[0] and f"step {found.step + 1} of" in again.outputs[0]
+    assert equal(weights(runs / name), whole)
 
 
-def test_a_signal_while_loading_ends_the_run(command: Command, runs: Path) -> None:
-    ranks = Ranks(command("loading"))
-    until = time.monotonic() + 60
-    while not (runs / "loading/.lock").is_file() and time.monotonic() < until:
-        time.sleep(0.01)
-    for process in ranks.processes:
-        process.send_signal(signal.SIGTERM)
-    assert ranks.codes(60) == [143, 143], ranks.errors
+def test_a_lost_process_ends_the_other(start: Start, runs: Path, whole: Run) -> None:
+    ranks = start("lost", "trainer.checkpoint_every=4", fault=("kill", 1, 6))
+    assert ranks.codes() == [1, -signal.SIGKILL], ranks.outputs
+    assert "rank 0 ended at step 6" in ranks.outputs[0]
+    again = start("lost", "trainer.checkpoint_every=4")
+    assert again.codes() == [0, 0], again.outputs
+    assert "step 4 of" not in again.outputs[0] and equal(weights(runs / "lost"), whole)
 
 
-def test_a_lost_process_ends_the_other(command: Command, runs: Path, whole: dict[str, torch.Tensor]) -> None:
-    arguments = command("lost", "trainer.checkpoint_every=4")
-    ranks = Ranks([*FAULTY, "kill", "1", "6", *arguments[1:]])
-    assert ranks.codes(90) == [1, -signal.SIGKILL], ranks.errors
-    assert "rank 0 ended at step 6" in ranks.errors[0]
-    ends_as(whole, runs / "lost", arguments)
-
-
-def test_a_hanging_process_ends_the_other(command: Command, runs: Path) -> None:
-    ranks = Ranks([*FAULTY, "stop", "1", "3", *command("hanging", "trainer.timeout=10")[1:]])
+def test_a_hanging_process_ends_the_other(start: Start, runs: Path) -> None:
+    ranks = start("hanging", "trainer.timeout=5", fault=("stop", 1, 3))
     try:
-        assert ranks.processes[0].wait(120) == 1
-        error = ranks.processes[0].communicate()[1]
-        assert "rank 0: step 3 has not ended after 10 s" in error and "Thread" in error and "module.py" in error
-        assert "training_step" in (runs / "hanging/hanging-rank0.txt").read_text()
+        assert ranks.processes[0].wait(60) == 1
     finally:
         ranks.processes[1].kill()
-        ranks.processes[1].communicate()
+    told = ranks.outputs[0]
+    assert "rank 0: step 3 has not ended after 5 s" in told and "Thread" in told and "module.py" in told
+    assert "training_step" in (runs / "hanging/hanging-rank0.txt").read_text()
 
 
 @pytest.mark.parametrize("fault", ["nan", "inf"])
-def test_a_loss_on_one_process_that_is_no_number(fault: str, command: Command, runs: Path) -> None:
+def test_a_loss_on_one_process_that_is_no_number(fault: str, start: Start, runs: Path) -> None:
     name = f"stopped-{fault}"
-    ranks = Ranks([*FAULTY, fault, "1", "5", *command(name, "trainer.checkpoint_every=4")[1:]])
-    assert ranks.codes() == [1, 1], ranks.errors
+    ranks = start(name, "trainer.checkpoint_every=4", fault=(fault, 1, 5))
+    assert ranks.codes() == [1, 1], ranks.outputs
     where = "language_projection" if fault == "nan" else "its gradient of"
-    for error in ranks.errors:
-        assert f"rank 1, micro-batch 0: {where}" in error
+    for told in ranks.outputs:
+        assert f"rank 1, micro-batch 0: {where}" in told
     found = last_checkpoint(runs / name)
     assert found and found.step == 4 and found.record.skipped == 0
 
 
-def test_a_step_that_is_no_number_is_skipped(command: Command, runs: Path) -> None:
-    ranks = Ranks([*FAULTY, "nan", "1", "5", *command("skipped", "trainer.on_nonfinite=skip")[1:]])
-    assert ranks.codes() == [0, 0], ranks.errors
+def test_a_step_that_is_no_number_is_skipped(start: Start, runs: Path) -> None:
+    ranks = start("skipped", "trainer.on_nonfinite=skip", fault=("nan", 1, 5))
+    assert ranks.codes() == [0, 0], ranks.outputs
     (line,) = map(json.loads, (runs / "skipped/nonfinite.jsonl").read_text().splitlines())
     assert line["step"] == 5 and [origin["rank"] for origin in line["origins"]] == [1]
     assert line["origins"][0]["uids"]
     found = last_checkpoint(runs / "skipped")
-    assert found and found.step == STEPS and found.record.skipped == 1
-    assert all(bool(torch.isfinite(tensor).all()) for tensor in load_file(found.folder / WEIGHTS).values())
+    assert found and found.record.skipped == 1
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights(runs / "skipped").values())
 
 
-def test_damage_a_second_process_other_counts_and_the_end(
-    command: Command, runs: Path, whole: dict[str, torch.Tensor]
-) -> None:
-    """One run, one thing after another: a damaged checkpoint, a held lock, another config, other workers, finished."""
-    arguments = command("long", "trainer.checkpoint_every=4")
-    ranks = Ranks([*FAULTY, "kill", "0", "9", *arguments[1:]])
-    ranks.codes()
+def test_damage_another_config_a_second_start_other_workers_and_the_end(start: Start, runs: Path, whole: Run) -> None:
+    """One run, one thing after another."""
+    often = "trainer.checkpoint_every=4"
+    assert start("long", often, fault=("kill", 0, 9)).codes()[0] == -signal.SIGKILL
     newest = last_checkpoint(runs / "long")
     assert newest and newest.step == 8
     (newest.folder / WEIGHTS).write_bytes(b"")
-    changed = Ranks([*arguments, "optim.lr=0.5"])
-    assert changed.codes(90)[0] == 2 and "is now 0.5" in changed.errors[0]
-    ranks = Ranks([*FAULTY, "kill", "1", "14", *arguments[1:], "trainer.num_workers=0"])
-    rows(runs / "long", 1, ranks)
-    second = Ranks(arguments)
-    assert second.codes(90)[0] == 2 and "is being written by host" in second.errors[0]
-    ranks.codes()
-    told = ranks.errors[0]
-    assert told.count("is damaged") == 1 and "going on from step 4" in told
-    ends_as(whole, runs / "long", [*arguments, "trainer.num_workers=2"])
-    ended = Ranks(arguments)
-    assert ended.codes() == [0, 0], "a finished run says so"
+
+    changed = start("long", often, "optim.lr=0.5", count=1)
+    assert changed.codes() == [2] and "is now 0.5" in changed.outputs[0]
+
+    ranks = start("long", often, "trainer.num_workers=0", fault=("wait", 0, 10))
+    until(lambda: "step 10 of" in ranks.outputs[0], ranks)
+    second = start("long", often, count=1)
+    assert second.codes() == [2] and "is being written by host" in second.outputs[0]
+    ranks.processes[1].send_signal(signal.SIGKILL)
+    assert ranks.codes()[1] == -signal.SIGKILL
+    assert ranks.outputs[0].count("is damaged") == 1 and "going on from step 4" in ranks.outputs[0]
+
+    again = start("long", often, "trainer.num_workers=2")
+    assert again.codes() == [0, 0], again.outputs
+    assert equal(weights(runs / "long"), whole)
+    assert start("long", often).codes() == [0, 0], "a finished run says so"
+
+
+def test_two_processes_then_one_then_two(start: Start, runs: Path, whole: Run) -> None:
+    """The same global batch: the same samples in every step, and updates that differ by the order of sums alone."""
+    for count, after in ((2, 3), (1, 8)):
+        ranks = start("worlds", fault=WAIT, count=count)
+        until(lambda after=after, ranks=ranks: f"step {after} of" in ranks.outputs[0], ranks)  # type: ignore[misc]
+        ranks.processes[0].send_signal(signal.SIGTERM)
+        assert ranks.codes() == [143] * count, ranks.outputs
+    refused = start("worlds", "batch_size=16", count=1)
+    assert refused.codes() == [2] and "batch_size: 8 is now 16" in refused.outputs[0]
+    again = start("worlds")
+    assert again.codes() == [0, 0], again.outputs
+    own = weights(runs / "worlds")
+    assert not equal(own, whole), "it did take turns"
+    for name in whole:
+        torch.testing.assert_close(own[name], whole[name], rtol=1e-3, atol=1e-4)
+    for facts in ("start.json", "ledger.json"):
+        assert (runs / "worlds" / facts).read_bytes() == (runs / "whole" / facts).read_bytes()

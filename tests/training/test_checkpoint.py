@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
 import resource
 import signal
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -119,6 +123,50 @@ def test_what_a_killed_writer_left_is_gone_after_the_next_start(tmp_path: Path) 
     (tmp_path / "checkpoints/.step-00000002.tmp").mkdir()
     (tmp_path / "checkpoints/.step-00000002.tmp" / WEIGHTS).write_bytes(b"half")
     assert last_good(tmp_path) and os.listdir(tmp_path / "checkpoints") == ["step-00000001"]
+
+
+@pytest.mark.system
+def test_a_hundred_kills_while_a_checkpoint_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With temporary files on another file system, from where nothing could be renamed."""
+    monkeypatch.setenv("TMPDIR", "/dev/shm")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert os.stat("/dev/shm").st_dev != os.stat(tmp_path).st_dev
+    rng, done, halves = random.Random(0), 0, 0
+    for _ in range(100):
+        process, reports = saving_for_ever(tmp_path, done)
+        done = max(done, int.from_bytes(os.read(reports, 8)))  # one is written, the next begins
+        time.sleep(rng.random() * 0.02)
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        while report := os.read(reports, 8):
+            done = int.from_bytes(report)
+        os.close(reports)
+        names = os.listdir(tmp_path / "checkpoints")
+        halves += any(name.endswith(".tmp") for name in names)
+        assert all(not found.fault() for found in checkpoints(tmp_path))
+        assert {found.folder.name for found in checkpoints(tmp_path)} == {n for n in names if n.startswith("step-")}
+        last = last_good(tmp_path)
+        assert last and last.step in (done, done + 1)  # it may have been killed before it could say so
+        assert all(name.startswith("step-") for name in os.listdir(tmp_path / "checkpoints"))
+        done = last.step
+    assert halves > 20, "most kills come while something is written"
+    assert not capsys.readouterr().err, "none was damaged"
+
+
+def saving_for_ever(run: Path, done: int) -> tuple[int, int]:
+    """A process that writes checkpoints of 1 MB, and where it reports each step it has written, 8 bytes a step."""
+    reading, writing = os.pipe()
+    if process := os.fork():
+        os.close(writing)
+        return process, reading
+    try:
+        for step in itertools.count(done + 1):
+            save(run, Record(step, "base"), tensors(131_072), 2)
+            os.write(writing, step.to_bytes(8))
+    finally:
+        os._exit(1)
 
 
 def test_the_state_says_what_it_is_of(tmp_path: Path) -> None:
