@@ -157,13 +157,13 @@ def test_a_lost_process_ends_the_other(start: Start, runs: Path, whole: Run) -> 
 
 
 def test_a_hanging_process_ends_the_other(start: Start, runs: Path) -> None:
-    ranks = start("hanging", "trainer.timeout=5", fault=("stop", 1, 3))
+    ranks = start("hanging", "trainer.timeout=10", fault=("stop", 1, 3))
     try:
         assert ranks.processes[0].wait(60) == 1
     finally:
         ranks.processes[1].kill()
     told = ranks.outputs[0]
-    assert "rank 0: step 3 has not ended after 5 s" in told and "Thread" in told and "module.py" in told
+    assert "rank 0: step 3 has not ended after 10 s" in told and "Thread" in told and "module.py" in told
     assert "training_step" in (runs / "hanging/hanging-rank0.txt").read_text()
 
 
@@ -216,19 +216,19 @@ def test_damage_another_config_a_second_start_other_workers_and_the_end(start: S
 
 
 def test_two_processes_then_one_then_two(start: Start, runs: Path, whole: Run) -> None:
-    """The same global batch: the same samples in every step, and updates that differ by the order of sums alone."""
+    """The same samples in every step; and the same updates to the bit, since one process has the two's micro-batches,
+    whose sum does not depend on their order."""
     for count, after in ((2, 3), (1, 8)):
         ranks = start("worlds", fault=WAIT, count=count)
-        until(lambda after=after, ranks=ranks: f"step {after} of" in ranks.outputs[0], ranks)  # type: ignore[misc]
+        rows(runs / "worlds", after, ranks)
         ranks.processes[0].send_signal(signal.SIGTERM)
         assert ranks.codes() == [143] * count, ranks.outputs
+        found = last_checkpoint(runs / "worlds")
+        assert found and after <= found.step < STEPS
     refused = start("worlds", "batch_size=16", count=1)
     assert refused.codes() == [2] and "batch_size: 8 is now 16" in refused.outputs[0]
     again = start("worlds")
     assert again.codes() == [0, 0], again.outputs
-    own = weights(runs / "worlds")
-    assert not equal(own, whole), "it did take turns"
-    for name in whole:
-        torch.testing.assert_close(own[name], whole[name], rtol=1e-3, atol=1e-4)
+    assert equal(weights(runs / "worlds"), whole)
     for facts in ("start.json", "ledger.json"):
         assert (runs / "worlds" / facts).read_bytes() == (runs / "whole" / facts).read_bytes()
