@@ -3,7 +3,7 @@
 python report.py
 python report.py runs=[miniature-s42]
 python report.py table=1                published, ours, difference, interval and verdict of every cell
-python report.py table=all              1 to 5, figure2, figure4, claims; files are written in paths.runs/report
+python report.py table=all              1 to 5, figure2, figure4, claims, prompts; as files in paths.runs/report
 python report.py html=true              tables, plots, curves, ledgers and examples as one HTML file
 python report.py compare=[RUN,hf:DIR] set=miniature    their answers side by side, as one HTML file
 """

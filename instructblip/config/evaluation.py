@@ -36,7 +36,7 @@ class EvaluateConfig:
 @dataclass
 class ReportConfig:
     runs: list[str] = field(default_factory=list)  # names; empty: every run under paths.runs
-    table: str | None = None  # 1 to 5, figure2, figure4, claims or all; null: runs and scores alone
+    table: str | None = None  # 1 to 5, figure2, figure4, claims, prompts or all; null: runs and scores alone
     draws: int = 1_000  # of the bootstrap (ours)
     html: bool = False  # paths.runs/report/report.html: all of it in one file
     examples: int = 12  # questions of each recipe on that page (ours)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.table import Table
@@ -23,6 +23,7 @@ class Sensitivity:
     variant: str | None
     metric: str
     n: int
+    texts: dict[str, str]  # each wording, by the same names as its value
     values: dict[str, float]  # defined ones alone
     mean: float | None
     best: str  # names among the values; empty without any
@@ -56,19 +57,24 @@ def _sensitivity(group: list[Mapping[str, Any]]) -> Sensitivity:
     for facts in sorted(group, key=lambda facts: facts["profile"] != PAPER):
         wordings.setdefault(facts["wording"], facts)
     values = {facts["profile"]: facts["value"] for facts in wordings.values() if facts["value"] is not None}
+    texts = {facts["profile"]: wording for wording, facts in wordings.items()}
     first = group[0]
-    order = sorted(values, key=lambda name: values[name], reverse=first["metric"] not in LOWER_IS_BETTER)
-    return Sensitivity(
-        recipe=first["recipe"],
-        variant=first["variant"],
-        metric=first["metric"],
-        n=first["n"],
-        values=values,
-        mean=mean(list(values.values())),
-        best=order[0] if order else "",
-        worst=order[-1] if order else "",
-        paper=values.get(PAPER),
+    return _ordered(
+        Sensitivity(first["recipe"], first["variant"], first["metric"], first["n"], texts, values, None, "", "", None)
     )
+
+
+def part_of(found: Sensitivity, names: Collection[str]) -> Sensitivity:
+    """The same of some of its wordings."""
+    kept = {name: value for name, value in found.values.items() if name in names}
+    return _ordered(replace(found, values=kept))
+
+
+def _ordered(found: Sensitivity) -> Sensitivity:
+    values = found.values
+    order = sorted(values, key=lambda name: values[name], reverse=found.metric not in LOWER_IS_BETTER)
+    ends = (order[0], order[-1]) if order else ("", "")
+    return replace(found, mean=mean(list(values.values())), best=ends[0], worst=ends[1], paper=values.get(PAPER))
 
 
 def _figure(value: float | None) -> str:

@@ -30,7 +30,7 @@ SIGNS = {
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "≈": r"$\approx$", "≠": r"$\neq$", "±": r"$\pm$",
-    "<": r"$<$", ">": r"$>$", "|": r"$|$",
+    "<": r"$<$", ">": r"$>$", "|": r"$|$", "[": "{[}",  # which after the end of a line would be a length
 }  # fmt: skip
 Line = Sequence[str]
 

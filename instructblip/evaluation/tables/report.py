@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instructblip.config.evaluation import ReportConfig
-from instructblip.evaluation.tables import ablations, claims, described, published, rendering, synthetic
+from instructblip.evaluation.tables import ablations, claims, described, published, rendering, synthetic, wordings
 from instructblip.evaluation.tables.cell import Cell
 from instructblip.evaluation.tables.cells import fill
 from instructblip.evaluation.tables.published import SCORED
@@ -17,13 +17,13 @@ from instructblip.files import replacing
 from instructblip.names import require
 
 DESCRIBED = ("table4", "table5", "figure2")
-NAMES = ("table1", "table2", "table3", "figure4", "table4", "table5", "figure2", "claims")
+NAMES = ("table1", "table2", "table3", "figure4", "table4", "table5", "figure2", "claims", "prompts")
 ALL = "all"
 
 
 @dataclass(frozen=True)
 class Page:
-    """One table of the paper: what the terminal shows, and what only the files hold as well."""
+    """One table: what the terminal shows, and what only the files hold as well."""
 
     name: str
     sheets: tuple[Sheet, ...]
@@ -42,7 +42,7 @@ def pages(config: ReportConfig, found: Sequence[Result]) -> list[Page]:
     names = chosen(config.table or ALL)
     wanted = [name for name in SCORED if name in names or "claims" in names]
     filled = {name: fill(published.load(name), found, config.partition, config.draws) for name in wanted}
-    made = [_page(name, filled, config) for name in names]
+    made = [_page(name, filled, found, config) for name in names]
     embedded = synthetic.sheet(found)
     return [*made, Page("synthetic", (embedded,))] if embedded else made
 
@@ -68,7 +68,9 @@ def write(page: Page, folder: Path) -> list[Path]:
     return paths
 
 
-def _page(name: str, filled: Mapping[str, Sequence[Cell]], config: ReportConfig) -> Page:
+def _page(name: str, filled: Mapping[str, Sequence[Cell]], found: Sequence[Result], config: ReportConfig) -> Page:
+    if name == "prompts":
+        return Page(name, tuple(wordings.sheets(found)))
     if name == "claims":
         return Page(name, (claims.sheet(filled),))
     if name == "table4":
@@ -78,7 +80,7 @@ def _page(name: str, filled: Mapping[str, Sequence[Cell]], config: ReportConfig)
     if name == "table5":
         return Page(name, tuple(described.table5()))
     table, cells = published.load(name), filled[name]
-    compared = ablations.sheet(table, cells)
     ran = any(cell.ours is not None for cell in cells)
-    shown = [rendering.grid(table, cells), *([compared] if compared and ran else [])]
+    compared = ablations.sheet(table, cells, config.draws) if ran else None
+    shown = [rendering.grid(table, cells), *([compared] if compared else [])]
     return Page(name, tuple(shown), (rendering.details(table, cells),))

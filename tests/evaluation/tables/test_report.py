@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,25 @@ def test_signs_that_latex_reads_are_escaped() -> None:
     assert "| x_1 | ~5<br>#2 |" in rendering.markdown(sheet)
 
 
+@pytest.mark.parametrize("ran", [False, True])
+def test_every_table_is_latex_that_compiles_as_far_as_signs_go(runs: Path, make: Made, ran: bool) -> None:
+    if ran:
+        make("vicuna7b", gqa=GQA)
+        make("vicuna7b", name="tiny_%&#", gqa=GQA, seed=2, config={"model": {"random_init": True}})
+    config = composed("report", "table=all", f"paths.runs={runs}")
+    for page in pages(config, results([], runs)):
+        for sheet in (*page.sheets, *page.more):
+            text = rendering.latex(sheet)
+            plain = re.sub(r"\\\\|\\[&%$#_{}]", "", text)  # without what is escaped, and ends of lines
+            assert plain.count("{") == plain.count("}") and not re.search(r"[_%#~^]", plain), sheet.title
+            assert not re.search(r"\\\\\s*\[", text), "a line that begins with a bracket is read as a length"
+            rows = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+            assert len(rows) == len(sheet.lines)
+            ends = [re.sub(r"\\&", "", row).count("&") for row in rows]
+            assert set(ends) <= {len(sheet.header) - 1}, sheet.title
+            assert plain.count("$") % 2 == 0 and text.isascii(), {letter for letter in text if not letter.isascii()}
+
+
 def test_older_scores_are_told_with_the_command(runs: Path, make: Made) -> None:
     path = make("vicuna7b", gqa=GQA) / "eval/gqa/paper-0/scores.json"
     path.write_text(json.dumps({"recipe": "gqa", "value": 0.5}))
@@ -82,7 +102,7 @@ def test_the_program_prints_a_table_where_nothing_was_run(tmp_path: Path) -> Non
     assert result.returncode == 0, result.stderr
     assert "Table 1: zero-shot" in result.stdout and "51 of 52" in result.stdout
     names = {path.name for path in (tmp_path / "report").iterdir()}
-    assert names == {f"{name}.{kind}" for name in ("table1", "table2", "table3", "figure4", "table4", "table5", "figure2", "claims") for kind in ("md", "tex")}  # fmt: skip
+    assert names == {f"{name}.{kind}" for name in ("table1", "table2", "table3", "figure4", "table4", "table5", "figure2", "claims", "prompts") for kind in ("md", "tex")}  # fmt: skip
 
 
 def test_the_clean_subset_leaves_out_pictures_of_the_lineage(world: World) -> None:  # noqa: F811
