@@ -24,7 +24,7 @@ MEAN = Texts(17, 19)  # of the paper's mixture (estimated)
 
 
 def drawn(config: TrainConfig, device: torch.device) -> InstructBlip:
-    """The real classes at full size with random weights, of the dtypes that `build` would leave."""
+    """The real classes at full size with random weights, of the dtypes that a run would hold."""
     model = skeleton(config.model)
     for part, dtype in held(config).items():
         model.get_submodule(part).to(dtype)

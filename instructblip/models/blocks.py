@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
@@ -24,6 +25,14 @@ def recompute(llm: nn.Module) -> None:
     """
     for block in blocks(llm):
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def hold_frozen(llm: nn.Module, dtype: torch.dtype) -> None:
+    """Keeps the frozen weights in the dtype they are computed in, since autocast would make a second copy of every one
+    of them for backward: 13 GB of a 7B model stored in fp16."""
+    for parameter in llm.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
 
 
 def compile_blocks(model: nn.Module) -> None:

@@ -11,12 +11,12 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from instructblip.choices import Strategy
+from instructblip.choices import Precision, Strategy
 from instructblip.config.training import TrainConfig
 from instructblip.data import keyed
 from instructblip.data.collate import Batch
 from instructblip.data.steps import Step
-from instructblip.models.blocks import compile_blocks, recompute, shard
+from instructblip.models.blocks import compile_blocks, hold_frozen, recompute, shard
 from instructblip.models.checkpoint import Trained, base_fingerprint
 from instructblip.models.instructblip import InstructBlip
 from instructblip.training.gradients import QueryGradients
@@ -59,8 +59,11 @@ class TrainingModule(LightningModule):
     def configure_model(self) -> None:
         """Lightning's hook between the start of the processes and the wrapping of the model."""
         settings = self.config.trainer
-        if settings.activation_checkpointing and isinstance(self.model, InstructBlip):
-            recompute(self.model.llm)
+        if isinstance(self.model, InstructBlip):
+            if settings.precision is Precision.bf16:
+                hold_frozen(self.model.llm, torch.bfloat16)
+            if settings.activation_checkpointing:
+                recompute(self.model.llm)
         if settings.compile:
             compile_blocks(self.model)
         if settings.strategy is Strategy.fsdp:

@@ -12,11 +12,14 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from instructblip.config.training import TrainConfig
+from instructblip.models.checkpoint import base_fingerprint
 from instructblip.models.instructblip import build
 from instructblip.training.module import TrainingModule
 from instructblip.training.objectives import objective
+from instructblip.training.run import load_model, opened
 from instructblip.training.signals import Signals
 from instructblip.training.strategy import arguments, check
+from train import fit
 
 from .test_state import in_processes
 
@@ -98,6 +101,19 @@ def disagree(rank: int, steps: list[int], batches: list[int]) -> None:
     TrainingModule._agree(fake, 4, 2)
     with pytest.raises(RuntimeError, match=rf"rank {rank} has {batches[rank]} micro-batches of step {steps[rank]}"):
         TrainingModule._agree(fake, steps[rank], batches[rank])
+
+
+def test_a_frozen_language_model_is_held_in_what_it_is_computed_in(tiny: Tiny) -> None:
+    config = tiny("model.unfreeze=[]", "trainer.precision=bf16", "steps=2")
+    made = module(config)
+    before = base_fingerprint(made.model)
+    made.configure_model()
+    assert {parameter.dtype for parameter in made.model.llm.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in made.model.qformer.parameters()} == {torch.float32}
+    assert made.base == before != base_fingerprint(made.model), "a checkpoint names the base that is in the files"
+    with opened(config) as run:
+        fit(config, run)
+    assert load_model(run, "cpu").checkpoint
 
 
 @pytest.mark.parametrize(("steps", "batches"), [([4, 5], [2, 2]), ([4, 4], [1, 2]), ([4, 4], [0, 2])])

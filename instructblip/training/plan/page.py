@@ -177,7 +177,8 @@ def _proposal(config: TrainConfig, model: InstructBlip) -> str:
     trainer = {"single": "gpu"}.get(setting.strategy, setting.strategy)
     return (
         f"{gpus} GPUs of {memory:g} GB: {layout}; the global batch stays {config.batch_size}:\n"
-        f"  trainer={trainer} trainer.devices={gpus} trainer.micro_batch_size={setting.micro_batch_size}"
+        f"  trainer={trainer} trainer.devices={gpus} trainer.micro_batch_size={setting.micro_batch_size} "
+        f"trainer.activation_checkpointing={str(setting.checkpointing).lower()}"
     )
 
 

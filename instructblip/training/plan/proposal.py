@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from instructblip.choices import Strategy
+from instructblip.choices import Precision, Strategy
 from instructblip.config.training import TrainConfig
 from instructblip.files import read_json
 from instructblip.models.instructblip import InstructBlip
@@ -37,17 +37,19 @@ def configured(config: TrainConfig) -> Setting:
     trainer = config.trainer
     gpus = trainer.devices * trainer.num_nodes
     strategy = "fsdp" if trainer.strategy is Strategy.fsdp else "ddp" if gpus > 1 else "single"
-    return Setting(strategy, gpus, trainer.micro_batch_size, trainer.precision)
+    return Setting(strategy, gpus, trainer.micro_batch_size, trainer.precision, trainer.activation_checkpointing)
 
 
 def held(config: TrainConfig) -> dict[str, torch.dtype]:
-    """Of the frozen weights as `build` leaves them: the vision encoder in fp32, the language model as in its folder.
+    """Of the frozen weights while a run trains: the vision encoder in fp32, the language model in what it computes in.
 
-    Where that is not there: Flan-T5 is published in fp32, Vicuna in fp16; a drawn model is in fp32.
+    In fp32, as it is in its folder; where that is not there, Flan-T5 is published in fp32 and Vicuna in fp16.
     """
     llm = config.model.llm
     path = Path(llm.weights or "") / "config.json"
-    if llm.weights is not None and path.is_file():
+    if config.trainer.precision is Precision.bf16:
+        name = "bfloat16"
+    elif llm.weights is not None and path.is_file():
         facts = read_json(path)
         name = str(facts.get("dtype") or facts.get("torch_dtype") or "float32")
     else:
