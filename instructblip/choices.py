@@ -91,10 +91,13 @@ class OnNonFinite(Enum):
 
 
 class OnFullDisk(Enum):
-    """What a checkpoint that cannot be written does."""
+    """What a checkpoint, a row, a line of a list or a log entry does that cannot be written.
+
+    The checkpoint of the end or of a stop ends the run in any case, and what is written at the start must be.
+    """
 
     stop = "stop"
-    go_on = "go_on"  # the next one may find room
+    go_on = "go_on"  # counted and named on stderr; the next one may find room
 
 
 class MediaMode(Enum):

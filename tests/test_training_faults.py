@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from instructblip.training.callbacks.metrics import read_metrics
 from instructblip.training.checkpoint import WEIGHTS, last_checkpoint
 from tests.conftest import World
 from tests.fixtures.warm import Warm, session
@@ -232,3 +236,51 @@ def test_two_processes_then_one_then_two(start: Start, runs: Path, whole: Run) -
     assert equal(weights(runs / "worlds"), whole)
     for facts in ("start.json", "ledger.json"):
         assert (runs / "worlds" / facts).read_bytes() == (runs / "whole" / facts).read_bytes()
+
+
+def test_training_goes_on_over_a_full_disk(start: Start, runs: Path, tmp_path: Path, whole: Run) -> None:
+    """A small file system where one can be mounted, else a limit on the size of files."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(tmp_path)]  # a checkpoint has 6 MB
+    mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        often = ("trainer.checkpoint_every=4", "trainer.on_full_disk=go_on", f"paths.runs={tmp_path}")
+        ranks = start("full", *often, fault=("wait", 0, 6), count=1)
+        metrics, size = tmp_path / "full/metrics.csv", 64 * 1024  # of the limit; a page of the file system divides it
+        rows(tmp_path / "full", 6, ranks)
+        with metrics.open("a") as file:
+            file.write("\n" * (size - metrics.stat().st_size))  # no rows, and no room in a page for more
+        if mounted:
+            fill(tmp_path / "filler")
+        else:
+            resource.prlimit(ranks.processes[0].pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        assert ranks.codes() == [1], "the last checkpoint is missing"
+        told = ranks.outputs[0]
+        assert (
+            f"step {STEPS} of {STEPS}" in told and f"left out ({STEPS - 6} so far): {metrics} cannot be written" in told
+        )
+        assert f"checkpoint {len(range(8, STEPS + 1, 4))} that could not be written" in told
+        assert re.search(rf"step-{STEPS:08d} cannot be written .*, with [\d,]+ bytes free in {tmp_path}", told)
+        found = last_checkpoint(tmp_path / "full")
+        assert found and found.step == 4 and not found.fault()
+        assert [row["step"] for row in read_metrics(metrics)] == [str(step) for step in range(1, 7)]
+        if mounted:
+            (tmp_path / "filler").unlink()
+            subprocess.run([*mount[:3], "-o", "remount,size=40m", "tmpfs", str(tmp_path)], check=True)
+        again = start("full", *often, count=1)
+        assert again.codes() == [0], again.outputs
+        assert equal(weights(tmp_path / "full"), whole)
+        assert [row["step"] for row in read_metrics(metrics)] == [str(step) for step in range(1, STEPS + 1)]
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def fill(path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_missing_data_are_refused(start: Start, tmp_path: Path) -> None:
+    ranks = start("nowhere", f"paths.data={tmp_path}/nowhere", count=1)
+    assert ranks.codes() == [2] and f"{tmp_path}/nowhere" in ranks.outputs[0]

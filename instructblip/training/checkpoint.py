@@ -29,16 +29,13 @@ from instructblip.files import read_json, remove_leftovers, sha256, sync, write_
 from instructblip.models.checkpoint import Trained, base_fingerprint, load_trainable
 from instructblip.models.paths import init_paths, start_paths
 from instructblip.models.weights import BASE
+from instructblip.training.disk import unwritable
 from instructblip.training.state import TrainState
 
 Facts = dict[str, Any]  # JSON
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 MANIFEST = "manifest.json"  # sha256 of each of them
 FOLDERS = "step-[0-9]*[0-9]"
-
-
-class Unwritable(OSError):
-    """A checkpoint that could not be written; those before it are as they were."""
 
 
 @dataclass(frozen=True)
@@ -211,9 +208,7 @@ def _naming_the_disk(final: Path, temporary: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        there = next(path for path in final.parents if path.exists())
-        free = shutil.disk_usage(there).free
-        raise Unwritable(f"{final} cannot be written ({error}), with {free:,} bytes free in {there}") from error
+        raise unwritable(final, error) from error
 
 
 def _remove(folder: Path) -> None:

@@ -25,6 +25,7 @@ from instructblip.training.callbacks.saving import Checkpointing, Counting
 from instructblip.training.callbacks.validating import Validating
 from instructblip.training.checkpoint import inherited
 from instructblip.training.datamodule import StepData
+from instructblip.training.disk import Disk
 from instructblip.training.ledger import Ledger
 from instructblip.training.ranks import rank
 from instructblip.training.strategy import arguments
@@ -68,16 +69,17 @@ def _callbacks(config: TrainConfig, run: Path, steps: StepData, figures: Sequenc
     """What is logged is the first process' alone; every process counts, and has its part in what is saved."""
     ledger = Ledger(steps.data)
     measuring = Measuring(config, figures, steps.data.names)
-    logging = Logging(run, config, measuring, steps) if rank() == 0 else None
-    logged = [Metrics(run, measuring, steps), Progressing(config, measuring, steps), logging] if logging else []
+    disk = Disk(config.trainer.on_full_disk)
+    logging = Logging(run, config, measuring, steps, disk) if rank() == 0 else None
+    logged = [Metrics(run, measuring, steps, disk), Progressing(config, measuring, steps), logging] if logging else []
     return [
         Hanging(run, config),
         Resuming(run, steps, ledger),
         measuring,
         *logged,
-        NonFinite(run, config),
-        *([Validating(run, config, steps, logging)] if config.validation.every else []),
-        BadMedia(run, config),
+        NonFinite(run, config, disk),
+        *([Validating(run, config, steps, logging, disk)] if config.validation.every else []),
+        BadMedia(run, config, disk),
         Counting(ledger),
         Checkpointing(run, config, steps.data, list(chain(*inherited(config.model).values())), ledger),
         FixedBatch(run, steps),

@@ -13,14 +13,15 @@ from instructblip.config.training import TrainConfig
 from instructblip.data.steps import Step
 from instructblip.training.callbacks.measuring import Measuring
 from instructblip.training.datamodule import StepData
+from instructblip.training.disk import Disk
 from instructblip.training.loggers import close, log_text, loggers
 
 
 class Logging(Callback):
     """Every row of `measuring` goes to each logger; so does what `values` and `texts` are told."""
 
-    def __init__(self, run: Path, config: TrainConfig, measuring: Measuring, steps: StepData) -> None:
-        self.run, self.config, self.measuring, self.steps = run, config, measuring, steps
+    def __init__(self, run: Path, config: TrainConfig, measuring: Measuring, steps: StepData, disk: Disk) -> None:
+        self.run, self.config, self.measuring, self.steps, self.disk = run, config, measuring, steps, disk
         self.loggers: list[Logger] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -40,14 +41,20 @@ class Logging(Callback):
 
     def values(self, row: Mapping[str, float], step: int) -> None:
         for logger in self.loggers:
-            logger.log_metrics(dict(row), step)
+            with self.disk.writing(self._place(logger)):
+                logger.log_metrics(dict(row), step)
 
     def texts(self, name: str, rows: list[dict[str, str]], step: int) -> None:
         """A table of texts; all rows have the same columns."""
         for logger in self.loggers:
-            log_text(logger, name, rows, step)
+            with self.disk.writing(self._place(logger)):
+                log_text(logger, name, rows, step)
 
     def _close(self, failed: bool) -> None:
         for logger in self.loggers:
-            close(logger, failed)
+            with self.disk.writing(self._place(logger)):
+                close(logger, failed)
         self.loggers = []
+
+    def _place(self, logger: Logger) -> Path:
+        return Path(logger.log_dir or self.run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from instructblip.data.steps import Step
 from instructblip.files import replacing
 from instructblip.training.callbacks.measuring import Measuring
 from instructblip.training.datamodule import StepData
+from instructblip.training.disk import Disk, append
 
 
 class Metrics(Callback):
@@ -21,8 +23,8 @@ class Metrics(Callback):
     The columns are the same all the way; what a row has no number for is left empty.
     """
 
-    def __init__(self, run: Path, measuring: Measuring, steps: StepData) -> None:
-        self.path, self.measuring, self.steps = run / "metrics.csv", measuring, steps
+    def __init__(self, run: Path, measuring: Measuring, steps: StepData, disk: Disk) -> None:
+        self.path, self.measuring, self.steps, self.disk = run / "metrics.csv", measuring, steps, disk
         self.columns = ["step", *measuring.names, "seconds"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -35,7 +37,8 @@ class Metrics(Callback):
         if self.measuring.row:
             known = {name: f"{value:.8g}" for name, value in self.measuring.row.items()}
             row = {"step": batch.number + 1, **known, "seconds": f"{time.perf_counter() - self.began:.2f}"}
-            append_row(self.path, self.columns, row)
+            with self.disk.writing(self.path):
+                append_row(self.path, self.columns, row)
 
 
 def keep_rows(path: Path, columns: list[str], last: int) -> None:
@@ -48,8 +51,9 @@ def keep_rows(path: Path, columns: list[str], last: int) -> None:
 
 
 def append_row(path: Path, columns: list[str], row: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8", newline="") as file:
-        csv.DictWriter(file, columns).writerow(row)
+    line = StringIO(newline="")
+    csv.DictWriter(line, columns).writerow(row)
+    append(path, line.getvalue())
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:

@@ -13,14 +13,15 @@ from lightning.pytorch import Callback, Trainer
 from instructblip.choices import OnNonFinite
 from instructblip.config.training import TrainConfig
 from instructblip.data.steps import Step
+from instructblip.training.disk import Disk, append
 from instructblip.training.module import TrainingModule
 
 
 class NonFinite(Callback):
     """`nonfinite.jsonl`, a line for each; stands before whatever saves, so that nothing is saved of a run it ends."""
 
-    def __init__(self, run: Path, config: TrainConfig) -> None:
-        self.path, self.settings = run / "nonfinite.jsonl", config.trainer
+    def __init__(self, run: Path, config: TrainConfig, disk: Disk) -> None:
+        self.path, self.settings, self.disk = run / "nonfinite.jsonl", config.trainer, disk
 
     def on_train_batch_end(  # type: ignore[override]
         self,
@@ -38,8 +39,8 @@ class NonFinite(Callback):
         message = f"step {batch.number}: loss {loss}, no update. {where}"
         if trainer.is_global_zero:
             line = {"step": batch.number, "loss": str(loss), "skipped": skipped, "origins": list(map(asdict, origins))}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            with self.disk.writing(self.path):
+                append(self.path, json.dumps(line, ensure_ascii=False) + "\n")
         if self.settings.on_nonfinite is OnNonFinite.stop:
             raise FloatingPointError(f"{message} (trainer.on_nonfinite=skip leaves such steps out)")
         if skipped > self.settings.max_nonfinite:

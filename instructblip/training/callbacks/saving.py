@@ -16,8 +16,9 @@ from instructblip.data.steps import Step
 from instructblip.files import write_json
 from instructblip.recipes import fingerprint, plain
 from instructblip.training.changes import meaning
-from instructblip.training.checkpoint import Record, Unwritable, save
+from instructblip.training.checkpoint import Record, save
 from instructblip.training.datamodule import TrainingSet
+from instructblip.training.disk import Unwritable
 from instructblip.training.ledger import Ledger
 from instructblip.training.module import TrainingModule
 from instructblip.training.state import TrainState

@@ -19,6 +19,7 @@ from instructblip.models.tokenizers import tokenizers
 from instructblip.training.callbacks.logging import Logging
 from instructblip.training.callbacks.metrics import append_row, keep_rows, read_metrics
 from instructblip.training.datamodule import StepData
+from instructblip.training.disk import Disk, append
 from instructblip.training.module import TrainingModule
 from instructblip.training.validation import Place, Report, Validation
 
@@ -34,8 +35,8 @@ class Validating(Callback):
     again is dropped.
     """
 
-    def __init__(self, run: Path, config: TrainConfig, steps: StepData, logging: Logging | None) -> None:
-        self.run, self.config, self.steps, self.logging = run, config, steps, logging
+    def __init__(self, run: Path, config: TrainConfig, steps: StepData, logging: Logging | None, disk: Disk) -> None:
+        self.run, self.config, self.steps, self.logging, self.disk = run, config, steps, logging, disk
         self.validation = Validation(config, steps.data.selection)
         self.tokenizers = tokenizers(config.model)
         self.columns = ["step", "selection", *self.validation.names, "seconds"]
@@ -72,9 +73,11 @@ class Validating(Callback):
         selection = {} if report.score is None else {"selection": report.score}
         values = selection | report.values
         row = {"step": step, **{name: f"{value:.8g}" for name, value in values.items()}, "seconds": f"{seconds:.2f}"}
-        append_row(self.run / "selection.csv", self.columns, row)
-        with (self.run / SAMPLES).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps({"step": step, **row}, ensure_ascii=False) + "\n" for row in report.samples)
+        with self.disk.writing(self.run / "selection.csv"):
+            append_row(self.run / "selection.csv", self.columns, row)
+        with self.disk.writing(self.run / SAMPLES):
+            lines = [json.dumps({"step": step, **row}, ensure_ascii=False) + "\n" for row in report.samples]
+            append(self.run / SAMPLES, "".join(lines))
         if self.logging:
             self.logging.values({**report.values, **{f"val/{name}": value for name, value in selection.items()}}, step)
             if report.samples:
