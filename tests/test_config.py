@@ -81,6 +81,7 @@ def test_real_keys_pass(arguments: list[str]) -> None:
     ("program", "arguments", "said"),
     [
         ("train.py", ["optim.lr=fast"], "optim.lr"),
+        ("train.py", ["+model._target_=os.system"], "unknown key 'model._target_'"),
         ("train.py", ["trainer.precision=fp17"], "expected one of [fp32, bf16, fp16]"),
         ("evaluate.py", ["recipe=vsr"], "run"),
     ],

@@ -21,12 +21,12 @@ from instructblip.training.checkpoint import (
     STATE,
     WEIGHTS,
     Record,
-    Unwritable,
     best_checkpoint,
     checkpoints,
     last_good,
     save,
 )
+from instructblip.training.disk import Unwritable
 from instructblip.training.state import TrainState
 
 
