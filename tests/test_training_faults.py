@@ -171,6 +171,13 @@ def test_a_hanging_process_ends_the_other(start: Start, runs: Path) -> None:
     assert "training_step" in (runs / "hanging/hanging-rank0.txt").read_text()
 
 
+def test_a_process_that_hangs_by_itself_ends(start: Start) -> None:
+    """No other process is there to notice."""
+    ranks = start("alone", "trainer.timeout=5", fault=("wait", 0, 3), count=1)
+    assert ranks.processes[0].wait(60) == 1
+    assert "rank 0: step 3 has not ended after 5 s" in ranks.outputs[0] and "faulty.py" in ranks.outputs[0]
+
+
 @pytest.mark.parametrize("fault", ["nan", "inf"])
 def test_a_loss_on_one_process_that_is_no_number(fault: str, start: Start, runs: Path) -> None:
     name = f"stopped-{fault}"

@@ -82,10 +82,10 @@ def stopped_at(step: int, config: TrainConfig) -> None:
 
     update = TrainingModule._update
 
-    def dying(self: TrainingModule, made: torch.optim.Optimizer, number: int) -> None:
+    def dying(self: TrainingModule, made: torch.optim.Optimizer, number: int) -> torch.Tensor:
         if number == step:
             raise InterruptedError
-        update(self, made, number)
+        return update(self, made, number)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TrainingModule, "_update", dying)
