@@ -112,12 +112,12 @@ def _leaks(config: TrainConfig, recipe: Recipe, split: str) -> list[str]:
 def _open(config: TrainConfig, recipe: Recipe, selection: Selection) -> tuple[Table, str]:
     """The table a recipe trains on and its manifest hash; another set of rows of it is another manifest."""
     data, split = Path(config.paths.data), recipe.training_split(config.mixture.splits)
-    manifest = manifest_hash(data, recipe.table, split)
     kept = None if config.leakage is Leakage.paper else strict_rows(data, recipe.table, split)
     table = Table.of(data, recipe, split, kept)
     if (left := selection.kept_rows(table)) is not None:
         kept = left if kept is None else kept[left]
         table = Table.of(data, recipe, split, kept)
+    manifest = manifest_hash(data, recipe.table, split)
     return table, manifest if kept is None else fingerprint([manifest, sha256(kept.tobytes()).hexdigest()])
 
 
