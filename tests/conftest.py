@@ -60,7 +60,7 @@ def run_program(*arguments: str, timeout: float = 240) -> subprocess.CompletedPr
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
 
 
-def run_ranks(count: int, *arguments: str, timeout: float = 120) -> None:
+def run_ranks(count: int, *arguments: str, timeout: float = 240) -> None:
     """A program in `count` processes that find each other as torchrun's do; all must end well."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
