@@ -20,15 +20,15 @@ def main(config: TrainConfig) -> None:
         from instructblip.training.plan.page import show
 
         return show(config)
-    from instructblip.training.strategy import check
-
-    check(config)
-    if config.selfcheck.lower() != "false":
-        from instructblip.training.selfcheck import selfcheck
-
-        sys.exit(0 if selfcheck(config) else 1)
     faulthandler.enable()  # the stack of a crash in native code, as when NCCL gives up on a lost process
-    with watched(config.trainer.requeue) as signals:
+    with watched(config.trainer.requeue) as signals:  # before anything heavy is imported
+        from instructblip.training.strategy import check
+
+        check(config)
+        if config.selfcheck.lower() != "false":
+            from instructblip.training.selfcheck import selfcheck
+
+            sys.exit(0 if selfcheck(config) else 1)
         from instructblip.training.run import is_finished, opened
 
         if is_finished(config):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from instructblip.data.shards import MediaPool
 from instructblip.training.checkpoint import last_checkpoint
 from tests.conftest import ROOT, World, run_program
+from tests.fixtures.warm import Warm
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -61,17 +62,17 @@ def test_prepare_killed_at_random_moments(world: World, tmp_path: Path) -> None:
     assert not list((tmp_path / "killed").rglob("*.tmp")), "what a killed process left behind is gone"
 
 
-def test_training_killed_at_random_moments(world: World, tmp_path: Path) -> None:
+def test_training_killed_at_random_moments(world: World, warm: Warm, tmp_path: Path) -> None:
     arguments = [
         "train.py", "experiment=miniature", "steps=30", "batch_size=8", "group_size=4", "trainer.checkpoint_every=3",
         "trainer.log_every=1", "trainer.num_workers=1", "resume=auto", f"paths.data={world.data}", f"paths.runs={tmp_path}",
     ]  # fmt: skip
-    assert run_program(*arguments, "name=whole").returncode == 0
+    assert warm.start([*arguments, "name=whole"], tmp_path / "whole.txt", {}).wait(120) == 0
     rng = random.Random(1)
-    for _ in range(4):
-        process = start([*arguments, "name=killed"])
+    for again in range(4):
         before = last_checkpoint(tmp_path / "killed")
         reached = before.step if before else 0
+        process = warm.start([*arguments, "name=killed"], tmp_path / f"killed{again}.txt", {})
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
             now = last_checkpoint(tmp_path / "killed")
@@ -79,9 +80,10 @@ def test_training_killed_at_random_moments(world: World, tmp_path: Path) -> None
                 break
             time.sleep(0.002)
         time.sleep(rng.random() * 0.1)
-        kill(process)
-    done = run_program(*arguments, "name=killed")
-    assert done.returncode == 0, done.stderr
+        process.kill()
+        assert process.wait(10) == -signal.SIGKILL, "it was killed before its end"
+    done = warm.start([*arguments, "name=killed"], tmp_path / "killed.txt", {})
+    assert done.wait(120) == 0, done.output
     checkpoints = [last_checkpoint(tmp_path / name) for name in ("whole", "killed")]
     weights = [load_file(found.folder / "model.safetensors") for found in checkpoints if found]
     assert len(weights) == 2 and all(bool((weights[0][name] == weights[1][name]).all()) for name in weights[0])
@@ -90,3 +92,18 @@ def test_training_killed_at_random_moments(world: World, tmp_path: Path) -> None
         for name in ("whole", "killed")
     ]
     assert steps[0] == steps[1], "every step is logged once, with the same loss"
+
+
+@pytest.mark.parametrize("moment", ["importing", "loading"])
+def test_a_signal_before_the_first_step_ends_the_run(moment: str, world: World, tmp_path: Path) -> None:
+    paths = [f"paths.data={world.data}", f"paths.runs={tmp_path}"]
+    process = start(["train.py", "experiment=miniature", "name=early", "trainer.checkpoint_every=1000", *paths])
+    maps, deadline = Path(f"/proc/{process.pid}/maps"), time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if "libtorch" in maps.read_text() if moment == "importing" else (tmp_path / "early/.lock").is_file():
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate(timeout=60)[0]
+    assert process.returncode == 143 and "stopped by SIGTERM; resume=auto goes on" in told
+    assert not (tmp_path / "early/checkpoints").exists()
