@@ -19,7 +19,8 @@ def loggers(config: TrainConfig, run: Path, first: int) -> list[Logger]:
     """Those of `config.logger`, told the resolved config; steps from `first` on are new."""
     made: list[Logger] = []
     if config.logger.tensorboard:
-        made.append(TensorBoardLogger(run, name="tensorboard", version="", purge_step=first + 1))
+        own = f".{first}"  # a file begun in the same second as another would replace it
+        made.append(TensorBoardLogger(run, name="tensorboard", version="", purge_step=first + 1, filename_suffix=own))
     if config.logger.wandb:
         made.append(_wandb(config, run))
     return made

@@ -26,9 +26,9 @@ def test_shares_are_what_autograd_says_of_each_row(tiny: Tiny, monkeypatch: pyte
     queries = model.query_embeds(*image).detach().requires_grad_()
     with monkeypatch.context() as patch:
         patch.setattr(model, "query_embeds", lambda *_: queries)
-        aim.loss(batch, 0)[0].backward()
+        aim.loss(batch, 0, lambda own: own)[0].backward()
     watched = QueryGradients(model)
-    loss, figures = aim.loss(batch, 0)
+    loss, figures = aim.loss(batch, 0, lambda own: own)
     loss.backward()
     assert queries.grad is not None
     rows = queries.grad.square().flatten(1).sum(1)
