@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 from instructblip.training.checkpoint import last_checkpoint
@@ -18,7 +17,6 @@ def program(*arguments: str) -> str:
 
 
 def test_real_photographs_end_to_end(real: Path, tmp_path: Path) -> None:
-    began = time.monotonic()
     real_tree.link(real, tmp_path / "raw")
     paths = [f"paths.data={tmp_path}/data", f"paths.runs={tmp_path}/runs"]
     said = program(
@@ -59,4 +57,3 @@ def test_real_photographs_end_to_end(real: Path, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in run.glob("eval/*/*/*")} == before and "vsr" in again
     report = program("report.py", paths[1])
     assert "real" in report and "finished" in report and "vqa_accuracy" in report
-    assert time.monotonic() - began < 90
