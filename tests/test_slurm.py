@@ -177,9 +177,10 @@ def test_a_lost_node_a_killed_task_and_a_cancelled_job(nodes: Cluster, world: Wo
     assert nodes.ended(job) == "CANCELLED"
     stopped = last_checkpoint(nodes.runs / name)
     assert stopped and stopped.step == nodes.steps(name) < STEPS, "saved at the step where it was told to stop"
+    saved = stopped.step  # read now: the run will remove the checkpoint as it goes on
 
     job = nodes.submit(name, [*arguments, *PAIR], nodes=len(NODES))
-    until(lambda: nodes.steps(name) > stopped.step + 12, lambda: nodes.log(name))
+    until(lambda: nodes.steps(name) > saved + 12, lambda: nodes.log(name))
     os.kill(tasks_of(f"name={name}")[-1], signal.SIGKILL)
     until(lambda: nodes.gone(job), lambda: nodes.log(name), seconds=60)
     assert nodes.ended(job) == "FAILED"
