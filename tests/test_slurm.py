@@ -103,6 +103,12 @@ class Cluster:
     def gone(self, job: str) -> bool:
         return not self.command("squeue", "--noheader", "--format=%T", f"--jobs={job}").strip()
 
+    def returned(self, node: str) -> bool:
+        """Whether a node is up again; it is told to, unless it came back by itself."""
+        resume = ["scontrol", "update", f"nodename={node}", "state=RESUME"]
+        subprocess.run(resume, env=self.environment, capture_output=True)
+        return not self.command("sinfo", "--noheader", f"--nodes={node}", "--format=%T").startswith("down")
+
     def ended(self, job: str) -> str:
         """How a job ended: COMPLETED, FAILED, CANCELLED, ..."""
         lines = (Path(self.environment["SLURM_CONF"]).parent / "ended.log").read_text().splitlines()
@@ -168,7 +174,7 @@ def test_a_lost_node_a_killed_task_and_a_cancelled_job(nodes: Cluster, world: Wo
     until(lambda: nodes.steps(name) > 12, lambda: nodes.log(name))
     nodes.command("scontrol", "update", "nodename=n1", "state=DOWN", "reason=test")
     until(lambda: "PENDING" in nodes.command("squeue", "--noheader", "--format=%T"), lambda: nodes.log(name))
-    nodes.command("scontrol", "update", "nodename=n1", "state=RESUME")
+    until(lambda: nodes.returned("n1"), lambda: nodes.command("sinfo"))
     reached = nodes.steps(name)
     until(lambda: nodes.steps(name) > reached + 12, lambda: nodes.log(name))
 
