@@ -67,7 +67,7 @@ class TrainerConfig:
     on_nonfinite: OnNonFinite = OnNonFinite.stop
     max_nonfinite: int = 10  # ours: with on_nonfinite=skip, a run stops at the next one
     on_full_disk: OnFullDisk = OnFullDisk.stop
-    timeout: int = 600  # seconds (ours) after which a step that has not ended means that a process hangs
+    timeout: int = 600  # seconds (ours) after which a step, with the save others wait for, counts as hanging
     requeue: Requeue = Requeue.never
 
 
