@@ -52,15 +52,13 @@ def augmented(pixels: Tensor, level: int, u: Sequence[float]) -> Tensor:
 def resize(pixels: NDArray[np.uint8], size: int) -> Tensor:
     """uint8 (H, W, 3) to (3, S, S) as Pillow's bicubic resize, at most 2 levels apart, in about a quarter of its time.
 
-    Two passes, each rounded and clipped to a byte as Pillow's are. Torch shortens the width first. Pillow 13 shortens
-    the height first when that shortens more than twice as much as the width, the order that its own cost asks for.
+    Two passes, each rounded and clipped to a byte, the width first: so Pillow does up to 12, and so LAVIS' pictures were
+    made. Pillow 13 begins with the height where that shortens more than twice as much.
     """
     height, width, _ = pixels.shape
     writable = pixels if pixels.flags.writeable else pixels.copy()  # torch knows no other
     tensor = torch.from_numpy(writable).permute(2, 0, 1)[None]  # channels last, which torch resizes fastest
-    if height > size and height - size > 2 * (width - size):
-        tensor = interpolate(tensor, (size, width), mode="bicubic", antialias=True)
-    if tensor.shape[2:] != (size, size):
+    if (height, width) != (size, size):
         tensor = interpolate(tensor, (size, size), mode="bicubic", antialias=True)
     return tensor[0].contiguous()
 
