@@ -52,8 +52,8 @@ def augmented(pixels: Tensor, level: int, u: Sequence[float]) -> Tensor:
 def resize(pixels: NDArray[np.uint8], size: int) -> Tensor:
     """uint8 (H, W, 3) to (3, S, S) as Pillow's bicubic resize, at most 2 levels apart, in about a quarter of its time.
 
-    Two passes, each rounded and clipped to a byte, the width first: so Pillow does up to 12, and so LAVIS' pictures were
-    made. Pillow 13 begins with the height where that shortens more than twice as much.
+    Two passes, each rounded and clipped to a byte, the width first: so Pillow does up to 12, and so LAVIS' pictures
+    were made. Pillow 13 begins with the height where that shortens more than twice as much.
     """
     height, width, _ = pixels.shape
     writable = pixels if pixels.flags.writeable else pixels.copy()  # torch knows no other
