@@ -5,7 +5,8 @@ python evaluate.py run=NAME recipe=held_out                  also [vqav2,vsr] li
 torchrun --nproc_per_node 8 evaluate.py run=NAME recipe=held_out
 python evaluate.py checkpoint=DIR recipe=held_out paths.data=DIR          of others; a LAVIS file with config=YAML
 python evaluate.py run=NAME recipe=gqa prompts=all           every wording of the family: mean, best, worst
-python evaluate.py run=NAME recipe=held_out images=shuffled  the control: every question with another picture
+python evaluate.py run=NAME recipe=held_out images=shuffled  a control: every question with another picture;
+                                                             also deranged, none (floors), told (the ceiling)
 python evaluate.py run=NAME recipe=vsr predict=false         scores the predictions that are there; no model
 """
 

@@ -113,8 +113,27 @@ class Source(Enum):
 
 
 class Images(Enum):
+    """What a question is asked about: its picture, or what stands in for it in a control."""
+
     own = "own"
-    shuffled = "shuffled"  # control: every picture goes to another question
+    shuffled = "shuffled"  # every picture goes to another question
+    deranged = "deranged"  # to another question of the same answer type
+    none = "none"  # no picture and no queries: the language model alone reads the prompt
+    told = "told"  # as none, behind the scene in words: what the language model can know (embedded world)
+
+    @property
+    def note(self) -> str:
+        """What tables say of a control; nothing of a question about its own picture."""
+        return NOTES[self]
+
+
+NOTES = {
+    Images.own: "",
+    Images.shuffled: "pictures shuffled",
+    Images.deranged: "pictures deranged within the answer type",
+    Images.none: "no picture",
+    Images.told: "scene told in words",
+}
 
 
 class PromptFormat(Enum):

@@ -25,7 +25,7 @@ ROOMS = {  # module: floor and column; an import points down, or stays in its co
     "instructblip.evaluation.predictions": (1, "metrics"), "instructblip.evaluation.measures": (1, "metrics"),
     "instructblip.evaluation.captions": (1, "metrics"), "instructblip.evaluation.statistics": (1, "metrics"),
     "instructblip.evaluation.reweighting": (1, "metrics"), "instructblip.evaluation.answering": (2, "answering"),
-    "instructblip.evaluation.features": (2, "answering"),
+    "instructblip.evaluation.features": (2, "answering"), "instructblip.evaluation.questions": (2, "answering"),
     "instructblip.data.readers": (2, "readers"), "instructblip.data.leakage": (2, "leakage"),
     "instructblip.data.preparing": (3, "preparing"), "instructblip.miniature": (3, "miniature"),
     "instructblip.training": (4, "training"), "instructblip.evaluation": (5, "evaluation"),

@@ -145,11 +145,12 @@ class Collator:
 
     def prompts(
         self, instructions: Sequence[str], pixels: Sequence[Tensor], image_index: Sequence[int],
-        limit: int | None = None,
+        limit: int | None = None, sees: bool = True,
     ) -> Batch:  # fmt: skip
         """Prompts alone, for generate and rank; left-padded where the language model is causal. One may be empty.
 
-        No `pixels` are needed for pictures that were encoded before, which `image_index` then counts.
+        No `pixels` are needed for pictures that were encoded before, which `image_index` then counts. Without a
+        picture, `sees` False, the Q-Former has nothing to do, and cuts no prompt.
         The language model reads the last `limit` ids, with None all (LAVIS); the Q-Former always its last
         `qformer.max_length`.
         """
@@ -157,7 +158,8 @@ class Collator:
         rows = [Row(example, image) for example, image in zip(examples, image_index, strict=True)]
         prompts, cut = self._prompts(instructions, limit)
         input_ids, attention_mask = self._pad(prompts, left=not self.encoder_decoder)
-        return self._batch(rows, pixels, input_ids, attention_mask, cut, None, None)
+        batch = self._batch(rows, pixels, input_ids, attention_mask, cut, None, None)
+        return batch if sees else replace(batch, truncated=tuple(cut))
 
     def response_ids(self, responses: Sequence[str]) -> list[list[int]]:
         """Response + EOS, cut to the limit from the right: a long response loses its EOS, as in LAVIS."""

@@ -1,9 +1,8 @@
-"""Questions to a model: prompts rendered, pictures read, texts written or candidates scored. No file is touched."""
+"""Questions to a model: pictures read, texts written or candidates scored. No file is touched."""
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,10 +14,10 @@ from instructblip.data.collate import Collator
 from instructblip.data.sample import Sample
 from instructblip.data.shards import MediaPool
 from instructblip.data.tables import Table
-from instructblip.data.templates import fill
 from instructblip.evaluation.answers import class_scores, verbaliser
-from instructblip.evaluation.features import Features, Question, identity
-from instructblip.evaluation.predictions import Prediction, labelled, rows_of
+from instructblip.evaluation.features import Features
+from instructblip.evaluation.predictions import Prediction
+from instructblip.evaluation.questions import Question
 from instructblip.models.loaded import Loaded
 from instructblip.names import lookup
 from instructblip.protocols import Decoding, Mode
@@ -37,35 +36,6 @@ class Vocabulary:
     @cached_property
     def places(self) -> dict[str, int]:
         return {answer: place for place, answer in enumerate(self.answers)}
-
-
-def render(table: Table, prompt: str, limit: int | None) -> list[Question]:
-    """The first `limit` Samples with their prompts. Raises ValueError when some have a label and others none."""
-    samples = [(row, table.sample(row)) for row in rows_of(len(table), limit)]
-    labelled([sample for _, sample in samples])
-    return [Question(row, sample.uid, fill(prompt, sample), sample.shown) for row, sample in samples]
-
-
-def shuffled(questions: Sequence[Question], seed: int) -> list[Question]:
-    """The same questions, none with its own picture: all stand in a random circle and move on by one."""
-    pictures = {identity(question): question.media for question in questions}
-    if len(pictures) < 2:
-        raise ValueError(f"images=shuffled needs two pictures, the {len(questions)} questions share one")
-    circle = sorted(pictures)
-    random.Random(seed).shuffle(circle)
-    other = {key: pictures[after] for key, after in zip(circle, circle[1:] + circle[:1], strict=True)}
-    return [replace(question, media=other[identity(question)]) for question in questions]
-
-
-def by_length(questions: Sequence[Question], batch_size: int) -> list[list[Question]]:
-    """Batches of like length, the longest first, so that what does not fit into memory fails at once.
-
-    A pure function of the uids, their prompts and the batch size.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: a batch holds one question at least")
-    ordered = sorted(questions, key=lambda question: (-len(question.prompt), question.uid))
-    return [ordered[at : at + batch_size] for at in range(0, len(ordered), batch_size)]
 
 
 def decoding(settings: Decoding, family: str) -> dict[str, Any]:
@@ -95,7 +65,8 @@ def answer(
     embeds, image_index = features.of(batch, pools)
     place = next(loaded.model.parameters()).device
     prompts = [question.prompt for question in batch]
-    tensors = collator(loaded).prompts(prompts, [], image_index, llm_limit).to(place)
+    sees = embeds.size(1) > 0  # else nothing is read by the Q-Former, which has no picture to look at
+    tensors = collator(loaded).prompts(prompts, [], image_index, llm_limit, sees).to(place)
     inputs: dict[str, Any] = tensors.inputs() | {"pixel_values": None, "image_embeds": embeds}
     if mode is Mode.generate:
         search = {name: value for name, value in decoding.items() if name != "seed"}

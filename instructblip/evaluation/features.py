@@ -2,7 +2,8 @@
 
 Encoded by itself, because the last bits of what an encoder gives depend on what stands beside a picture; so neither the
 batch nor what is kept changes an answer.
-Shapes: I pictures or clips of a batch, F frames (1 for a picture), S image size, P image tokens, V vision width.
+Shapes: I pictures or clips of a batch, F frames (1 for a picture, 0 for none), S image size, P image tokens, V vision
+width.
 """
 
 from __future__ import annotations
@@ -18,20 +19,9 @@ from instructblip.data.media import BadMedia, decode
 from instructblip.data.sample import MediaRef
 from instructblip.data.shards import MediaPool
 from instructblip.data.transforms import evaluation_pixels
+from instructblip.evaluation.questions import Identity, Question, identity
 from instructblip.models.instructblip import InstructBlip
 from instructblip.names import lookup
-
-Identity = tuple[tuple[str, str], ...]  # pool and key of a picture or of each frame
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A Sample as the model meets it: its row in the table, the rendered prompt, the picture or frames it is shown."""
-
-    row: int
-    uid: str
-    prompt: str
-    media: tuple[MediaRef, ...]
 
 
 @dataclass
@@ -61,7 +51,9 @@ class Features:
         return embeds, [places[identity(question)] for question in batch]
 
     def _one(self, key: Identity, question: Question, pools: Mapping[str, MediaPool]) -> Tensor:
-        """(F, P, V)"""
+        """(F, P, V); of no picture nothing, whatever P and V are."""
+        if not key:
+            return torch.empty(0, 0, 0)
         if key in self.kept:
             self.kept.move_to_end(key)
             return self.kept[key]
@@ -84,7 +76,3 @@ def read_picture(uid: str, ref: MediaRef, pools: Mapping[str, MediaPool], size: 
         return evaluation_pixels(decode(lookup(ref.pool, pools, "media pool").read(ref.key)), size)
     except BadMedia as error:
         raise ValueError(f"{uid} cannot be shown its picture {ref.pool}/{ref.key}: {error}") from error
-
-
-def identity(question: Question) -> Identity:
-    return tuple((ref.pool, ref.key) for ref in question.media)

@@ -10,28 +10,19 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from instructblip.choices import Images
 from instructblip.config.evaluation import EvaluateConfig
 from instructblip.data.shards import MediaPool
 from instructblip.data.tables import manifest_hash
-from instructblip.evaluation.answering import (
-    Vocabulary,
-    answer,
-    by_length,
-    decoding,
-    family,
-    render,
-    shuffled,
-    tokenized,
-)
-from instructblip.evaluation.features import Features, Question
+from instructblip.evaluation.answering import Vocabulary, answer, decoding, family, tokenized
+from instructblip.evaluation.controls import asked
+from instructblip.evaluation.features import Features
 from instructblip.evaluation.parts import Parts, Share
 from instructblip.evaluation.predictions import Conditions, append
+from instructblip.evaluation.questions import Question, by_length
 from instructblip.evaluation.trials import Trial
 from instructblip.models.loaded import Loaded
 from instructblip.protocols import Mode
 
-SHUFFLE_SEED = 0  # of the control in which no question keeps its picture
 GIB = 2**30
 
 
@@ -71,10 +62,7 @@ def predict(
 
 def begun(loaded: Loaded, trial: Trial, config: EvaluateConfig, results: Path, share: Share, held: ExitStack) -> Work:
     """The trial's batches and files, this process's part of them held until `held` is closed."""
-    questions = render(trial.table, trial.wording, config.limit)
-    if config.images is Images.shuffled:
-        questions = shuffled(questions, SHUFFLE_SEED)
-    batches = by_length(questions, config.batch_size)
+    batches = by_length(asked(trial, config), config.batch_size)
     uids = [[question.uid for question in batch] for batch in batches]
     parts = Parts(trial.path(results, config), describe(loaded, trial, config), uids)
     held.enter_context(parts.writing(share.rank))

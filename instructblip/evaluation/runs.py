@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from rich.table import Table
 
-from instructblip.choices import Purpose
+from instructblip.choices import Images, Purpose
 from instructblip.files import read_json
 
 RELEASED = "released"  # folder of models that others trained, and of their results
@@ -92,14 +92,18 @@ def scores_table(scores: Iterable[tuple[str, Mapping[str, Any]]]) -> Table:
     """One line a score, given with the name of its run; a control or a part of the split is marked so."""
     table = _table("run", "recipe", "prompts", "metric", "value", "95 %", "n", "note")
     for run, facts in scores:
-        shuffled = ["pictures shuffled"] if facts["images"] == "shuffled" else []
-        part = [f"first {facts['limit']} only"] if facts["limit"] is not None else []
         value = "undefined" if facts["value"] is None else f"{facts['value']:.4f}"
         prompts = "-".join(filter(None, [facts["profile"], facts["variant"]]))
         names = (run, facts["recipe"], prompts, facts["metric"])
         interval = "{:.2f}-{:.2f}".format(*facts["interval"]) if facts["interval"] else ""
-        table.add_row(*names, value, interval, str(facts["n"]), ", ".join(shuffled + part))
+        table.add_row(*names, value, interval, str(facts["n"]), note_of(facts))
     return table
+
+
+def note_of(facts: Mapping[str, Any]) -> str:
+    """What a score is, where it is not of every question about its own picture."""
+    part = "" if facts["limit"] is None else f"first {facts['limit']} only"
+    return ", ".join(filter(None, [Images(facts["images"]).note, part]))
 
 
 def _table(*columns: str) -> Table:

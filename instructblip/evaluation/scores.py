@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from instructblip.choices import Images
 from instructblip.config.evaluation import EvaluateConfig
 from instructblip.data.sample import Sample
 from instructblip.data.tables import manifest_hash
 from instructblip.data.templates import fill
+from instructblip.evaluation.controls import read_scenes, told
 from instructblip.evaluation.measures import metric
 from instructblip.evaluation.predictions import Conditions, Prediction, labelled, read, rows_of
 from instructblip.evaluation.statistics import image_of, interval
@@ -64,7 +66,7 @@ def score(results: Path, trial: Trial, config: EvaluateConfig) -> Scores | None:
     by_uid = {prediction.uid: prediction for prediction in predictions}
     _require_each_once(path, [sample.uid for sample in samples], [each.uid for each in predictions])
     pairs = [(by_uid[sample.uid], sample) for sample in samples]
-    _require_prompts(path, pairs, trial.wording)
+    _require_prompts(path, pairs, trial, config)
     known = labelled(samples)
     if config.submit or not known:
         if trial.protocol.submission is None:
@@ -138,9 +140,15 @@ def _require_each_once(path: Path, wanted: Sequence[str], found: Sequence[str]) 
         )
 
 
-def _require_prompts(path: Path, pairs: Pairs, prompt: str) -> None:
-    """The questions have not changed under their uids since they were asked."""
-    if other := [sample.uid for prediction, sample in pairs if prediction.prompt != fill(prompt, sample)]:
+def _require_prompts(path: Path, pairs: Pairs, trial: Trial, config: EvaluateConfig) -> None:
+    """The questions, and scenes told with them, have not changed under their uids since they were asked."""
+    prompts = [fill(trial.wording, sample) for _, sample in pairs]
+    if config.images is Images.told:
+        scenes = read_scenes(Path(config.paths.data))
+        prompts = [told(text, sample.shown, scenes) for text, (_, sample) in zip(prompts, pairs, strict=True)]
+    if other := [
+        sample.uid for (prediction, sample), text in zip(pairs, prompts, strict=True) if prediction.prompt != text
+    ]:
         raise ValueError(
             f"{path}: {len(other)} of {len(pairs)} prompts are not what the table gives now "
             f"(first {other[0]}). The data were prepared anew; delete the file and predict again."

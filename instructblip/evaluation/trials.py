@@ -48,8 +48,8 @@ class Trial:
     def path(self, results: Path, config: EvaluateConfig) -> Path:
         """`RESULTS/eval/<recipe>/<profile>[-<variant>]-<hash>/predictions.jsonl`; controls and parts lie apart."""
         name = "-".join(filter(None, [self.profile, self.variant, self.hash]))
-        if config.images is Images.shuffled:
-            name += "-shuffled"
+        if config.images is not Images.own:
+            name += f"-{config.images.value}"
         if config.limit is not None:
             name += f"-first{config.limit}"
         if config.eval_llm_limit is not None:

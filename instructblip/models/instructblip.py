@@ -3,8 +3,8 @@
 The vision encoder and the language model are frozen; what lies between them learns. BLIP-2 is the same class
 with `qformer.instruction_aware=False`.
 
-Shapes: B rows, I images, F frames (1 for a picture), S image size, Q queries, P image tokens, V vision width,
-L prompt tokens, T text tokens, D width.
+Shapes: B rows, I images, F frames (1 for a picture, 0 for none), S image size, Q queries, P image tokens,
+V vision width, L prompt tokens, T text tokens, D width.
 """
 
 from __future__ import annotations
@@ -174,7 +174,8 @@ class InstructBlip(nn.Module):
     ) -> Tensor:
         """What the language model sees of each row's picture, (B, F*Q, D), frame after frame (PAPER B.4).
 
-        `image_embeds` (I, F, P, V) stand for pictures that `encode_images` has seen before.
+        `image_embeds` (I, F, P, V) stand for pictures that `encode_images` has seen before; with none in them (F = 0)
+        there are no queries, and the language model reads the text alone.
         """
         if image_embeds is None:
             if pixel_values is None:
@@ -188,6 +189,9 @@ class InstructBlip(nn.Module):
         if image_index is not None:
             image_embeds = image_embeds[image_index]  # (B, F, P, V)
         _check_rows(len(image_embeds), len(qformer_input_ids))
+        if frames == 0:
+            width = self.llm.model.get_input_embeddings().embedding_dim
+            return image_embeds.new_empty(len(image_embeds), 0, width)  # (B, 0, D)
         queries = self.qformer(
             self.query_tokens,
             image_embeds.flatten(0, 1),
@@ -201,6 +205,8 @@ class InstructBlip(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The text with the queries in it, as embeddings (B, F*Q + L, D), with their mask (B, F*Q + L)."""
         _check_rows(len(queries), len(input_ids))
+        if not queries.size(1) and not attention_mask.any(dim=1).all():
+            raise ValueError("a row has no picture and no text: the language model has nothing to read")
         text = self.llm.model.get_input_embeddings()(input_ids)  # (B, L, D)
         visible = attention_mask.new_ones(queries.shape[:2])  # (B, F*Q)
         embeds = torch.cat((queries.to(text.dtype), text), dim=1)  # (B, F*Q + L, D)

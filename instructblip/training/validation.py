@@ -26,10 +26,11 @@ from instructblip.data.shards import MediaPool
 from instructblip.data.steps import drawn_answer
 from instructblip.data.templates import Example, wordings
 from instructblip.data.templates import render as worded
-from instructblip.evaluation.answering import answer, by_length, collator, decoding, family, render
+from instructblip.evaluation.answering import answer, collator, decoding, family
 from instructblip.evaluation.features import read_picture
 from instructblip.evaluation.measures import metric
 from instructblip.evaluation.predictions import Prediction
+from instructblip.evaluation.questions import by_length, render
 from instructblip.models.loaded import Loaded
 from instructblip.protocols import Mode
 from instructblip.recipes import Recipe

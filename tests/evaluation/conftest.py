@@ -57,7 +57,8 @@ class Letters:
 
 
 class Seer(nn.Module):
-    """Generates the brightness of the row's picture between blanks; likes candidates by a table of its own.
+    """Generates the brightness of the row's picture between blanks, without one the prompt; likes candidates by a table
+    of its own.
 
     `batches` collects how many pictures and rows came together, `encoded` the brightness of each picture that was
     encoded, `dies_after` stops it like a kill would.
@@ -87,6 +88,8 @@ class Seer(nn.Module):
         self._count(image_embeds, image_index)
         self.seeds += seeds
         self.settings = settings
+        if image_embeds.size(1) == 0:
+            return input_ids
         seen = [int(image_embeds[i].mean()) for i in image_index.tolist()]
         return torch.tensor([[ord(letter) for letter in f" {value:03d} "] for value in seen])  # (B, 5)
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from instructblip import recipes
-from instructblip.choices import Images
 from instructblip.data.sample import Candidates, MediaRef
 from instructblip.data.shards import MediaPool, append
-from instructblip.evaluation.answering import by_length, choices, decoding, ranked, sample_seed, shuffled
-from instructblip.evaluation.features import Features, Question
+from instructblip.evaluation.answering import choices, decoding, ranked, sample_seed
+from instructblip.evaluation.features import Features
 from instructblip.evaluation.predict import device
 from instructblip.evaluation.predictions import read
+from instructblip.evaluation.questions import Question, by_length
 from instructblip.protocols import Decoding
 
 from .conftest import ALONE, PICTURES, World, picture, question, statement
@@ -158,34 +158,6 @@ def test_another_checkpoint_does_not_go_on_with_the_file(world: World) -> None:
     world.checkpoint = "decaf"
     with pytest.raises(ValueError, match="checkpoint 'c0ffee' is now 'decaf'"):
         world.predict("vsr")
-
-
-@pytest.mark.parametrize("images", [2, 3, 10, 40])
-@pytest.mark.parametrize("seed", range(5))
-def test_shuffling_leaves_no_question_its_picture(images: int, seed: int) -> None:
-    given = questions(40, images)
-    moved = shuffled(given, seed)
-    assert [(q.uid, q.prompt, q.row) for q in moved] == [(q.uid, q.prompt, q.row) for q in given]
-    assert all(a.media != b.media for a, b in zip(given, moved, strict=True))
-    assert {q.media for q in moved} == {q.media for q in given}
-    assert shuffled(given, seed) == moved
-
-
-def test_shuffling_depends_on_the_seed() -> None:
-    given = questions(40, 40)
-    assert shuffled(given, 0) != shuffled(given, 1)
-
-
-def test_shuffling_one_picture_is_refused(world: World) -> None:
-    world.prepare("vsr", [statement(number, image=0) for number in range(3)])
-    with pytest.raises(ValueError, match="the 3 questions share one"):
-        world.predict("vsr", images=Images.shuffled)
-
-
-def test_a_shuffled_control_shows_other_pictures_and_says_so(world: World) -> None:
-    conditions, predictions = read(world.predict("vqav2", images=Images.shuffled))
-    assert conditions.images == "shuffled"
-    assert all(each.output != f"{int(each.uid.rsplit('/', 1)[1]) % PICTURES * 40:03d}" for each in predictions)
 
 
 def test_limit_takes_the_first_samples(world: World) -> None:

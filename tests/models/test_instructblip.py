@@ -55,6 +55,20 @@ def test_a_row_may_have_no_prompt(model: InstructBlip, llm: str) -> None:
     close(model.rank(**batch, candidates=CANDIDATES)[1], model.rank(**alone, candidates=CANDIDATES[1:2])[0])
 
 
+def test_without_frames_the_language_model_reads_the_text_alone(model: InstructBlip, llm: str) -> None:
+    batch = prompt_batch(llm) | {"pixel_values": None, "image_embeds": torch.empty(3, 0, 0, 0)}
+    greedy = BEAM | {"num_beams": 1, "repetition_penalty": 1.0, "max_new_tokens": 4}
+    text = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    theirs = model.llm.model.generate(**text, do_sample=False, max_new_tokens=4, min_new_tokens=1)
+    ours = model.generate(**batch, **greedy)
+    assert ours.tolist() == theirs[:, 1 if llm == "t5" else text["input_ids"].size(1) :].tolist()
+    for scores, candidates in zip(model.rank(**batch, candidates=CANDIDATES), CANDIDATES, strict=True):
+        assert len(scores) == len(candidates) and scores.isfinite().all()
+    batch["attention_mask"][1] = 0
+    with pytest.raises(ValueError, match="no picture and no text"):
+        model.rank(**batch, candidates=CANDIDATES)
+
+
 def test_image_index_equals_repeating_pictures(llm: str, model: InstructBlip) -> None:
     batch = training_batch(llm)
     index = torch.tensor([1, 0, 1])

@@ -12,11 +12,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from instructblip.choices import Images
 from instructblip.config.evaluation import ReportConfig
 from instructblip.evaluation.pages.examples import Example, examples
 from instructblip.evaluation.pages.history import History, history
 from instructblip.evaluation.pages.plots import DotPlot, Value, dot_plot
 from instructblip.evaluation.predictions import parse
+from instructblip.evaluation.runs import note_of
 from instructblip.evaluation.tables.rendering import Sheet
 from instructblip.evaluation.tables.report import outdated, pages
 from instructblip.evaluation.tables.results import Result
@@ -80,8 +82,6 @@ def _scores(found: Sequence[Result]) -> Sheet:
     for result in found:
         for score in result.scores:
             facts = score.facts
-            notes = ["pictures shuffled"] if facts["images"] != "own" else []
-            notes += [f"first {facts['limit']} only"] if facts["limit"] is not None else []
             value = "undefined" if facts["value"] is None else f"{facts['value']:.4f}"
             bounds = "{:.3f} to {:.3f}".format(*facts["interval"]) if facts.get("interval") else ""
             names = [result.name, facts["recipe"], _way(facts), facts["metric"]]
@@ -90,7 +90,7 @@ def _scores(found: Sequence[Result]) -> Sheet:
                 facts["checkpoint"][:12],
                 facts.get("code", ""),
             ]
-            lines.append([*names, value, bounds, f"{facts['n']:,}", ", ".join(notes), *made])
+            lines.append([*names, value, bounds, f"{facts['n']:,}", note_of(facts), *made])
     return Sheet("Every score, and how it was asked", header, lines)
 
 
@@ -118,7 +118,7 @@ def _plots(found: Sequence[Result], config: ReportConfig) -> list[DotPlot]:
             if facts["value"] is None or facts["limit"] is not None:
                 continue
             low, high = [100 * end for end in facts["interval"]] if facts.get("interval") else (None, None)
-            control = facts["images"] != "own"
+            control = Images(facts["images"]).note
             value = Value(number, f"{result.name}, {_way(facts)}", 100 * facts["value"], low, high, facts["n"], control)
             side = "Held-out" if facts["recipe"] in config.partition.held_out else "Other"
             kind = "CIDEr" if facts["metric"] == "cider" else "scores"

@@ -41,7 +41,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Value:
-    """A score of one run in per cent; `control`: with another picture than its question's."""
+    """A score of one run in per cent; `control`: what was shown in place of its question's picture."""
 
     run: int
     name: str
@@ -49,12 +49,13 @@ class Value:
     low: float | None
     high: float | None
     n: int
-    control: bool = False
+    control: str = ""
 
     @property
     def said(self) -> str:
         bounds = "no interval" if self.low is None or self.high is None else f"{self.low:.1f} to {self.high:.1f}"
-        return f"{self.name}: {self.value:.1f} ({bounds}), n = {self.n:,}{', pictures shuffled' * self.control}"
+        said = f"{self.name}: {self.value:.1f} ({bounds}), n = {self.n:,}"
+        return f"{said}, {self.control}" if self.control else said
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from instructblip.evaluation.runs import note_of
 from instructblip.evaluation.tables.rendering import Sheet
 from instructblip.evaluation.tables.results import Result
 
@@ -24,9 +25,7 @@ def sheet(found: Sequence[Result]) -> Sheet | None:
             for score in run.scores:
                 facts = score.facts
                 names = [facts["recipe"], *filter(None, [facts.get("variant")])]
-                note = ["pictures shuffled"] if facts["images"] == "shuffled" else []
-                note += [f"first {facts['limit']} only"] if facts["limit"] is not None else []
-                key = (":".join(map(str, names)), facts["profile"], facts["metric"], ", ".join(note))
+                key = (":".join(map(str, names)), facts["profile"], facts["metric"], note_of(facts))
                 if facts["value"] is not None:
                     scores.setdefault(key, []).append((facts["value"], facts["n"], facts.get("interval")))
         seeds = ", ".join(map(str, sorted(runs)))

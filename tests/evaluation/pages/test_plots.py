@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from instructblip.choices import Images
 from instructblip.evaluation.pages.plots import LINES, POINTS, WIDTH, Value, chart, dot_plot, thinned, ticks
 
 
@@ -34,7 +35,7 @@ def test_a_long_run_is_thinned_and_ends_where_it_ends() -> None:
 
 
 def test_dots_stand_in_their_intervals() -> None:
-    values = [Value(0, "a", 50.0, 40.0, 75.0, 100), Value(1, "b", 50.0, None, None, 9, control=True)]
+    values = [Value(0, "a", 50.0, 40.0, 75.0, 100), Value(1, "b", 50.0, None, None, 9, control=Images.shuffled.note)]
     plot = dot_plot("Scores", {("vsr", "multiple_choice"): values, ("gqa", "gqa_accuracy"): values[:1]})
     assert plot and plot.runs == {0, 1}
     first, second = plot.bands[0].dots
