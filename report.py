@@ -1,11 +1,11 @@
 """Shows every run and every score there is, or one of the paper's tables filled with them.
 
-python report.py
-python report.py runs=[miniature-s42]
+python report.py                        also runs=[miniature-s42]
 python report.py table=1                published, ours, difference, interval and verdict of every cell
 python report.py table=all              1 to 5, figure2, figure4, claims, prompts; as files in paths.runs/report
 python report.py html=true              tables, plots, curves, ledgers and examples as one HTML file
 python report.py compare=[RUN,hf:DIR] set=miniature    their answers side by side, as one HTML file
+python report.py lens=true run=RUN image=FILE instructions=FILE    where it looks under each line: a page and a PNG
 """
 
 from pathlib import Path
@@ -19,7 +19,9 @@ from instructblip.config.evaluation import ReportConfig
 @program("report")
 def main(config: ReportConfig) -> None:
     console = Console()
-    if config.html or config.compare:
+    if config.lens:
+        look_inside(config, console)
+    elif config.html or config.compare:
         write_page(config, console)
     elif config.table is None:
         show_runs(config, console)
@@ -28,19 +30,10 @@ def main(config: ReportConfig) -> None:
 
 
 def show_runs(config: ReportConfig, console: Console) -> None:
-    from instructblip.evaluation import runs
+    from instructblip.evaluation.runs import overview
 
-    place = Path(config.paths.runs)
-    folders = [runs.find_run(name, place) for name in config.runs] or runs.run_folders(place)
-    if not folders:
-        console.print(f"No runs in {place}. Train one with `python train.py experiment=miniature`.")
-        return
-    console.print(runs.runs_table(runs.read_run(folder) for folder in folders))
-    scores = [(runs.name_of(folder), facts) for folder in folders for facts in runs.read_scores(folder)]
-    if not scores:
-        console.print(f"No scores yet. Evaluate with `python evaluate.py run={folders[0].name} recipe=vsr`.")
-        return
-    console.print(runs.scores_table(scores))
+    for part in overview(config.runs, Path(config.paths.runs)):
+        console.print(part)
 
 
 def show_tables(config: ReportConfig, console: Console) -> None:
@@ -73,6 +66,13 @@ def write_page(config: ReportConfig, console: Console) -> None:
 
         path = write_report(config, results(config.runs, place), place / "report")
     console.print(f"Written: {path}", markup=False, highlight=False)
+
+
+def look_inside(config: ReportConfig, console: Console) -> None:
+    from instructblip.evaluation.lens.looking import look_inside
+
+    for part in look_inside(config, Path(config.paths.runs) / "report"):
+        console.print(part, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

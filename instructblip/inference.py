@@ -19,7 +19,8 @@ from torch import Tensor
 
 from instructblip.config.model import ModelConfig
 from instructblip.data.collate import Collator
-from instructblip.data.processor import Processor, Shown
+from instructblip.data.processor import Picture, Processor, Shown
+from instructblip.models.attention import Attended, attended, watched
 from instructblip.models.convert import open_source
 from instructblip.models.huggingface import write_folder
 from instructblip.models.instructblip import InstructBlip
@@ -62,10 +63,16 @@ class Assistant:
 
     def features(self, images: Shown, instruction: str) -> Tensor:
         """(Q, D) the projected queries, what the language model is shown; of a clip (F * Q, D)."""
-        inputs = self._inputs(images, instruction)
-        names = ("pixel_values", "qformer_input_ids", "qformer_attention_mask", "image_index")
         with torch.inference_mode():
-            return self.model.query_embeds(**{name: inputs[name] for name in names})[0]
+            return self._queries(images, instruction)[0]
+
+    def attention(self, image: Picture, instruction: str) -> Attended:
+        """Where the queries look in a picture. Raises ValueError for a clip."""
+        if isinstance(image, list | tuple):
+            raise ValueError(f"attention is shown over one picture, not over a clip of {len(image)}; give one frame")
+        with torch.inference_mode(), watched(self.model.qformer) as seen:
+            self._queries(image, instruction)
+        return attended(seen, self.model.vision.grid)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """A folder that `InstructBlipForConditionalGeneration` and `InstructBlipProcessor` load as it is.
@@ -80,6 +87,12 @@ class Assistant:
     def _inputs(self, images: Shown, instruction: str) -> dict[str, Any]:
         device = next(self.model.parameters()).device
         return {name: tensor.to(device) for name, tensor in self.processor(images, instruction).items()}
+
+    def _queries(self, images: Shown, instruction: str) -> Tensor:
+        """(1, F * Q, D)"""
+        inputs = self._inputs(images, instruction)
+        names = ("pixel_values", "qformer_input_ids", "qformer_attention_mask", "image_index")
+        return self.model.query_embeds(**{name: inputs[name] for name in names})
 
     @torch.inference_mode()
     def _write(self, inputs: dict[str, Any], **decoding: Any) -> str:

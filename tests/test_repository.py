@@ -30,6 +30,7 @@ ROOMS = {  # module: floor and column; an import points down, or stays in its co
     "instructblip.data.preparing": (3, "preparing"), "instructblip.miniature": (3, "miniature"),
     "instructblip.training": (4, "training"), "instructblip.evaluation": (5, "evaluation"),
     "instructblip.inference": (5, "inference"), "instructblip.lmms_eval": (5, "inference"), "instructblip.evaluation.qualitative": (6, "qualitative"),
+    "instructblip.evaluation.lens": (6, "lens"),
     "instructblip.cli": (6, "programs"), "instructblip.sweep": (6, "programs"),
 }  # fmt: skip
 HEAVY = {"torch", "lightning", "transformers", "datasets", "hydra", "webdataset", "pyarrow", "numpy"}

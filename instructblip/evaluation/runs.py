@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,16 @@ def read_run(folder: Path) -> Run:
 def read_scores(folder: Path) -> list[dict[str, Any]]:
     """Every scores.json of a run."""
     return [read_json(path) for path in sorted(folder.glob("eval/*/*/scores.json"))]
+
+
+def overview(names: Sequence[str], place: Path) -> list[Table | str]:
+    """The runs of these names, or all, with their scores; in place of what is not there the command that makes it."""
+    folders = [find_run(name, place) for name in names] or run_folders(place)
+    if not folders:
+        return [f"No runs in {place}. Train one with `python train.py experiment=miniature`."]
+    scores = [(name_of(folder), facts) for folder in folders for facts in read_scores(folder)]
+    missing = f"No scores yet. Evaluate with `python evaluate.py run={folders[0].name} recipe=vsr`."
+    return [runs_table(read_run(folder) for folder in folders), scores_table(scores) if scores else missing]
 
 
 def runs_table(runs: Iterable[Run]) -> Table:

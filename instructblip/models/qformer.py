@@ -12,6 +12,8 @@ Shapes: B rows, Q queries, T text tokens, S = Q + T, P image tokens, H heads, D 
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,6 +52,12 @@ class Attention(nn.Module):
         )  # (B, H, N, D/H)
         attended = attended.transpose(1, 2).flatten(2)  # (B, N, D)
         return self.norm(hidden_states + self.dropout(self.out(attended)))
+
+    def weights(self, hidden_states: Tensor, context: Tensor) -> Tensor:
+        """(B, H, N, M), what `forward` without mask and dropout weighs the values of `context` by."""
+        query, key = self._split_heads(self.query(hidden_states)), self._split_heads(self.key(context))
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.size(-1))  # (B, H, N, M)
+        return scores.float().softmax(dim=-1)
 
     def _split_heads(self, states: Tensor) -> Tensor:
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, H, N, D/H)

@@ -57,6 +57,12 @@ class VisionEncoder(nn.Module):
         """V."""
         return int(self.encoder.config.hidden_size)
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches, the last image tokens; before them some encoders have CLS."""
+        side = self.image_size // int(self.encoder.config.patch_size)
+        return side, side
+
     def forward(self, pixel_values: Tensor, interpolate_pos_encoding: bool | None = None) -> Tensor:
         """All image tokens (N, P, V) of pictures (N, 3, S, S): uint8, or float that is normalised already.
 
