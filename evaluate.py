@@ -30,7 +30,7 @@ def main(config: EvaluateConfig) -> None:
     from instructblip.evaluation.sensitivity import sensitivities, sensitivity_table
     from instructblip.evaluation.trials import planned
 
-    config.paths.data = asked.data
+    config.paths.data = asked.prepared()
     recipes, notes = planned(config)
     if config.predict:
         from instructblip.data.shards import MediaPool

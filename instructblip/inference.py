@@ -9,9 +9,11 @@ model.rank("photo.jpg", "What color is the circle?", ["red", "blue"])
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from instructblip.models.attention import Attended, attended, watched
 from instructblip.models.convert import open_source
 from instructblip.models.huggingface import write_folder
 from instructblip.models.instructblip import InstructBlip
+from instructblip.models.loaded import Loaded
 from instructblip.models.lora import merge_adapters
 from instructblip.models.tokenizers import Tokenizers, tokenizers
 from instructblip.protocols import Decoding
@@ -31,7 +34,24 @@ from instructblip.recipes import plain
 from instructblip.training.run import load_model
 
 LENGTH_PENALTY = {"causal": 0.0, "encoder_decoder": -1.0}  # LAVIS predict_answers
+HALF_A_LETTER = "\N{REPLACEMENT CHARACTER}"  # what bytes decode to whose letter is not yet complete
 Scored = list[tuple[str, float]]  # text and its total log-likelihood
+
+
+class Said:
+    """Tokens (B,) on their way from the thread that writes them, None after the last; `closed` ends the writing."""
+
+    def __init__(self) -> None:
+        self.tokens: SimpleQueue[Tensor | None] = SimpleQueue()
+        self.closed = False
+
+    def put(self, value: Tensor) -> None:
+        if self.closed:
+            raise InterruptedError("nobody listens any more")
+        self.tokens.put(value)
+
+    def end(self) -> None:
+        self.tokens.put(None)
 
 
 @dataclass(frozen=True)
@@ -43,9 +63,38 @@ class Assistant:
     tokenizers: Tokenizers
     config: ModelConfig
 
+    @classmethod
+    def of(cls, loaded: Loaded) -> Assistant:
+        """Of a model that is on its device already."""
+        encoder_decoder = bool(loaded.model.llm.model.config.is_encoder_decoder)
+        collator = Collator.of(loaded.config, loaded.tokenizers, encoder_decoder)
+        processor = Processor(collator, loaded.config.vision.image_size)
+        return cls(loaded.model, processor, loaded.tokenizers, loaded.config)
+
+    @property
+    def family(self) -> str:
+        return "encoder_decoder" if self.processor.collator.encoder_decoder else "causal"
+
     def answer(self, images: Shown, instruction: str, **decoding: Any) -> str:
         """One answer by beam search; `decoding` overrides single fields of `recipes.Decoding`."""
         return self._write(self._inputs(images, instruction), **decoding)
+
+    def stream(self, images: Shown, instruction: str, **decoding: Any) -> Iterator[str]:
+        """The answer while it is written with one beam: all of it so far, and at last what `answer` gives.
+
+        Who stops listening stops the writing too.
+        """
+        inputs, said, tokens = self._inputs(images, instruction), Said(), []
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            writing = pool.submit(self._write, inputs, **{"num_beams": 1, **decoding}, streamer=said)
+            writing.add_done_callback(lambda _: said.end())
+            try:
+                for token in iter(said.tokens.get, None):
+                    tokens.append(token)
+                    yield self._text(torch.stack(tokens, dim=1)).rstrip(HALF_A_LETTER)
+            finally:
+                said.closed = True
+            yield writing.result()
 
     def answers(self, images: Shown, instruction: str, count: int = 5, top_p: float = 0.9, seed: int = 0) -> Scored:
         """Up to `count` different answers drawn from the nucleus, with their log-likelihoods, the likeliest first."""
@@ -96,10 +145,12 @@ class Assistant:
 
     @torch.inference_mode()
     def _write(self, inputs: dict[str, Any], **decoding: Any) -> str:
-        family = "encoder_decoder" if self.processor.collator.encoder_decoder else "causal"
-        defaults = plain(Decoding()) | {"length_penalty": LENGTH_PENALTY[family]}
+        defaults = plain(Decoding()) | {"length_penalty": LENGTH_PENALTY[self.family]}
         settings: dict[str, Any] = {**{name: defaults[name] for name in defaults if name != "seed"}, **decoding}
-        ids = self.model.generate(**inputs, **settings)
+        return self._text(self.model.generate(**inputs, **settings))
+
+    def _text(self, ids: Tensor) -> str:
+        """Of the first row of ids (B, T)."""
         return self.tokenizers.llm.batch_decode(ids, skip_special_tokens=True)[0].strip()
 
 
@@ -113,11 +164,7 @@ def load(
     """
     folder = Path(path)
     if (folder / "config.yaml").is_file():
-        loaded = load_model(folder, device)
-        built, model, both = loaded.config, loaded.model, loaded.tokenizers
-    else:
-        source = open_source(folder, Path(config) if config else None, list(overrides))
-        built, model, both = source.config, source.model(), tokenizers(source.config)
-    encoder_decoder = bool(model.llm.model.config.is_encoder_decoder)
-    processor = Processor(Collator.of(built, both, encoder_decoder), built.vision.image_size)
-    return Assistant(model.to(device).eval(), processor, both, built)
+        return Assistant.of(load_model(folder, device))
+    source = open_source(folder, Path(config) if config else None, list(overrides))
+    model = source.model().to(device).eval()
+    return Assistant.of(Loaded(source.config, model, tokenizers(source.config), ""))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from threading import Event, Timer
 from typing import Any
 
 import numpy as np
@@ -76,6 +78,32 @@ def test_one_answer_several_and_a_ranking(assistant: Assistant) -> None:
     assert scores == sorted(scores, reverse=True) and {text for text, _ in ranked} == {"red", "blue"}
     again = dict(assistant.rank(PICTURE, QUESTION, [text for text, _ in drawn]))
     assert all(again[text] == pytest.approx(score, abs=1e-4) for text, score in drawn)
+
+
+def test_an_answer_comes_while_it_is_written(assistant: Assistant) -> None:
+    settings = {"max_new_tokens": 6, "min_new_tokens": 6, "repetition_penalty": 1.5}
+    texts = list(assistant.stream(PICTURE, QUESTION, **settings))
+    assert texts[-1] == assistant.answer(PICTURE, QUESTION, num_beams=1, **settings)
+    assert len(texts) == 7 and texts[-2] == texts[-1] and len(set(texts)) > 2
+    assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
+    with pytest.raises(ValueError, match="needs num_beams=1"):
+        list(assistant.stream(PICTURE, QUESTION, num_beams=3))
+
+
+def test_who_stops_listening_stops_the_writing(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, step, first_seen = [], assistant.model.llm.step, Event()
+
+    def counted(*inputs: Any) -> Any:
+        assert first_seen.wait(timeout=60)
+        steps.append(None)
+        return step(*inputs)
+
+    monkeypatch.setattr(assistant.model.llm, "step", counted)
+    texts = assistant.stream(PICTURE, QUESTION, max_new_tokens=200, min_new_tokens=200)
+    next(texts)
+    Timer(0.1, first_seen.set).start()
+    texts.close()  # type: ignore[attr-defined]
+    assert len(steps) == 1
 
 
 def test_every_kind_of_picture_is_the_same_picture(assistant: Assistant, tmp_path: Path) -> None:

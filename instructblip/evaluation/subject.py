@@ -1,16 +1,27 @@
-"""What is evaluated: a run of ours, or a checkpoint that others trained."""
+"""What is asked: a run of ours, or a checkpoint that others trained."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from instructblip.config.evaluation import EvaluateConfig
+from instructblip.config.data import PathsConfig
 from instructblip.evaluation.runs import RELEASED, data_folder, find_run, name_of
 
 if TYPE_CHECKING:  # scoring needs no model
     from instructblip.models.loaded import Loaded
+
+
+class Named(Protocol):
+    """What of a program's config names one model."""
+
+    run: str | None
+    checkpoint: str | None
+    config: str | None
+    overrides: list[str]
+    name: str
+    paths: PathsConfig
 
 
 @dataclass(frozen=True)
@@ -19,10 +30,16 @@ class Subject:
 
     name: str
     results: Path
-    data: str  # prepared data it is asked about
+    data: str  # prepared data it is asked about; empty where none are named
     checkpoint: Path | None  # of others
 
-    def load(self, config: EvaluateConfig, device: str) -> Loaded:
+    def prepared(self) -> str:
+        """`data`. Raises ValueError where there are none."""
+        if not self.data:
+            raise ValueError("checkpoint=... was trained on no data of ours: say which to ask it about, paths.data=DIR")
+        return self.data
+
+    def load(self, config: Named, device: str) -> Loaded:
         """Raises ValueError when weights are missing, or do not fit the language model they are laid over."""
         if self.checkpoint is None:
             from instructblip.training.run import load_model
@@ -37,7 +54,7 @@ class Subject:
         return Loaded(source.config, model.to(device).eval(), tokenizers(source.config), weights_hash(model))
 
 
-def subject(config: EvaluateConfig) -> Subject:
+def subject(config: Named) -> Subject:
     """What `run=` or `checkpoint=` names. Raises ValueError when neither or both are given, or nothing is there."""
     if (config.run is None) == (config.checkpoint is None):
         raise ValueError("give run=NAME, or checkpoint=PATH of a Hugging Face folder or a LAVIS file: one of the two")
@@ -47,7 +64,5 @@ def subject(config: EvaluateConfig) -> Subject:
     path = Path(str(config.checkpoint))
     if not path.exists():
         raise ValueError(f"checkpoint={path} is not there")
-    if not config.paths.data:
-        raise ValueError("checkpoint=... was trained on no data of ours: say which to ask it about, paths.data=DIR")
     name = config.name or path.stem
     return Subject(f"{RELEASED}/{name}", Path(config.paths.runs) / RELEASED / name, config.paths.data, path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +20,14 @@ from instructblip.names import require
 from instructblip.protocols import BeamLength, RepetitionScope
 
 NEVER = float("-inf")  # the score of what must not be chosen
+
+
+class Streamer(Protocol):
+    """Is handed each token (B,) once it is chosen, then told that this was the last; as those of `transformers` are."""
+
+    def put(self, value: Tensor) -> None: ...
+
+    def end(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -57,28 +66,38 @@ class Search:
 
 
 def write(
-    prefix: Prefix, step: Step, seen: Tensor, search: Search, seeds: Sequence[int] | None, eos: Tensor, pad: int
-) -> Tensor:
+    prefix: Prefix, step: Step, seen: Tensor, search: Search, seeds: Sequence[int] | None, eos: Tensor, pad: int,
+    streamer: Streamer | None = None,
+) -> Tensor:  # fmt: skip
     """Response ids (B, <= max_new_tokens), EOS included, right-padded with `pad`.
 
     `seen` (B, W) says which tokens count as said already. `seeds` has one seed a row, for nucleus sampling;
-    so what is drawn for a row depends on no other row and on no global state.
+    so what is drawn for a row depends on no other row and on no global state. A `streamer` sees the tokens as they are
+    written; a row that has ended goes on with anything.
 
     Raises:
-        ValueError: nucleus sampling without a seed for each row.
+        ValueError: nucleus sampling without a seed for each row, or a streamer for several beams.
     """
+    if search.num_beams > 1 and streamer:
+        raise ValueError(
+            f"num_beams={search.num_beams}: beams are chosen among at the end, so nothing can be shown before; "
+            "a streamer needs num_beams=1"
+        )
     if search.num_beams > 1:
         ids = _beam_search(prefix, step, seen, search, eos)
     else:
-        ids = _one_by_one(prefix, step, seen, search, _generators(search, seeds, rows=len(seen)), eos)
+        ids = _one_by_one(prefix, step, seen, search, _generators(search, seeds, rows=len(seen)), eos, streamer)
+    if streamer:
+        streamer.end()
     ends = torch.isin(ids, eos)
     after = ends.cumsum(dim=1) > ends.long()  # (B, T) behind the first EOS
     return ids.masked_fill(after, pad)[:, : int((~after).sum(dim=1).max())]
 
 
 def _one_by_one(
-    prefix: Prefix, step: Step, seen: Tensor, search: Search, generators: list[torch.Generator], eos: Tensor
-) -> Tensor:
+    prefix: Prefix, step: Step, seen: Tensor, search: Search, generators: list[torch.Generator], eos: Tensor,
+    streamer: Streamer | None,
+) -> Tensor:  # fmt: skip
     """(B, T): always the likeliest token, or one drawn from the nucleus."""
     written: list[Tensor] = []
     ended = seen.new_zeros(len(seen))  # (B,)
@@ -86,6 +105,8 @@ def _one_by_one(
         scores = _adjusted(prefix.logits.float(), seen, search, len(written), eos)  # (B, W)
         token = scores.argmax(dim=1) if search.top_p is None else _draw(scores, search.top_p, generators)
         written.append(token)
+        if streamer:
+            streamer.put(token)
         ended = ended | torch.isin(token, eos)
         if ended.all() or len(written) == search.max_new_tokens:
             return torch.stack(written, dim=1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from instructblip.config.model import ModelConfig
-from instructblip.models.generation import Search
+from instructblip.models.generation import Search, Streamer
 from instructblip.models.llm import IGNORE, LLM, language_model
 from instructblip.models.lora import add_adapters, train_adapters
 from instructblip.models.paths import BACKBONES, absent_paths
@@ -110,15 +110,16 @@ class InstructBlip(nn.Module):
         beam_length: str = BeamLength.with_start,
         top_p: float | None = None,
         seeds: Sequence[int] | None = None,
+        streamer: Streamer | None = None,
     ) -> Tensor:
         """Response ids (B, <= max_new_tokens), EOS included, right-padded with the pad id (PAPER B.3).
 
         Greedy with one beam, else beam search: beams are compared by summed log-likelihood / length **
         `length_penalty`. With `top_p` one response is drawn, each row's from its own number in `seeds` (B).
-        The settings are those of `recipes.Decoding`.
+        The settings are those of `recipes.Decoding`. A `streamer` sees each token as it is chosen.
 
         Raises:
-            ValueError: a setting out of its range, or `top_p` with several beams or without seeds.
+            ValueError: a setting out of its range, `top_p` or a streamer with several beams, `top_p` without seeds.
         """
         search = Search(
             num_beams, max_new_tokens, min_new_tokens, repetition_penalty, length_penalty,
@@ -128,7 +129,7 @@ class InstructBlip(nn.Module):
         queries = self.query_embeds(*image, image_embeds)
         said = input_ids.masked_fill(attention_mask == 0, IGNORE)  # (B, L)
         inputs = self._insert(queries, input_ids, attention_mask, query_position)
-        return self.llm.generate(*inputs, said, search, seeds)
+        return self.llm.generate(*inputs, said, search, seeds, streamer)
 
     @torch.no_grad()
     def rank(

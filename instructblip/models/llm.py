@@ -30,7 +30,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from instructblip.config.model import LLMConfig
-from instructblip.models.generation import Search, write
+from instructblip.models.generation import Search, Streamer, write
 from instructblip.models.prefix import Prefix
 from instructblip.models.pretrained import from_folder, from_tensors
 from instructblip.models.ranking import Branches, log_likelihoods, node_positions, tree_mask, windows
@@ -96,6 +96,7 @@ class CausalLM(nn.Module):
         prompt_ids: Tensor,
         search: Search,
         seeds: Sequence[int] | None = None,
+        streamer: Streamer | None = None,
     ) -> Tensor:
         """New token ids (B, <= max_new_tokens), right-padded with the pad id; see `generation.write`.
 
@@ -107,7 +108,7 @@ class CausalLM(nn.Module):
         if search.repetition_scope == RepetitionScope.all:
             real = prompt_ids != IGNORE  # (B, L)
             seen[real.nonzero()[:, 0], prompt_ids[real]] = True
-        return write(prefix, self.step, seen, search, seeds, *_ends(self.model))
+        return write(prefix, self.step, seen, search, seeds, *_ends(self.model), streamer)
 
     def rank(self, inputs_embeds: Tensor, attention_mask: Tensor, candidates: list[list[list[int]]]) -> list[Tensor]:
         """Total log-likelihood of each candidate after its row's prompt; see `ranking.log_likelihoods`."""
@@ -170,6 +171,7 @@ class EncoderDecoderLM(nn.Module):
         prompt_ids: Tensor,
         search: Search,
         seeds: Sequence[int] | None = None,
+        streamer: Streamer | None = None,
     ) -> Tensor:
         """New token ids (B, <= max_new_tokens), right-padded with the pad id; see `generation.write`.
 
@@ -179,7 +181,7 @@ class EncoderDecoderLM(nn.Module):
         prefix = self.prefill(inputs_embeds, attention_mask)
         seen = torch.zeros_like(prefix.logits, dtype=torch.bool)  # (B, W)
         seen[:, self.model.config.decoder_start_token_id] = True
-        return write(prefix, self.step, seen, search, seeds, *_ends(self.model))
+        return write(prefix, self.step, seen, search, seeds, *_ends(self.model), streamer)
 
     def rank(self, inputs_embeds: Tensor, attention_mask: Tensor, candidates: list[list[list[int]]]) -> list[Tensor]:
         """Total log-likelihood of each candidate after its row's prompt; see `ranking.log_likelihoods`.

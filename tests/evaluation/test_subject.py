@@ -38,7 +38,7 @@ def test_a_checkpoint_of_others_has_its_results_under_released(world: World, tmp
     assert subject(config).results.name == "mine"
     config.paths.data = ""
     with pytest.raises(ValueError, match=r"paths\.data=DIR"):
-        subject(config)
+        subject(config).prepared()
 
 
 def test_a_folder_of_transformers_is_loaded_and_known_by_its_weights(world: World, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, TextIteratorStreamer
 
 from instructblip.models.generation import Search, write
 from instructblip.models.instructblip import InstructBlip
@@ -273,3 +273,43 @@ def test_answers_are_padded_with_pad(llm: str, model: InstructBlip) -> None:
 def test_settings_that_cannot_be(wrong: dict[str, Any], message: str, model: InstructBlip, llm: str) -> None:
     with pytest.raises(ValueError, match=message):
         model.generate(**prompt_batch(llm), **GREEDY | wrong)
+
+
+# --- shown while it is written --------------------------------------------------------------------------------
+
+
+class Listening:
+    def __init__(self) -> None:
+        self.tokens: list[Tensor] = []
+        self.ended = 0
+
+    def put(self, value: Tensor) -> None:
+        self.tokens.append(value)
+
+    def end(self) -> None:
+        self.ended += 1
+
+
+@pytest.mark.parametrize("search", [GREEDY, GREEDY | PENALTY, NUCLEUS], ids=["greedy", "penalty", "nucleus"])
+def test_a_streamer_sees_the_ids_that_generate_returns(llm: str, model: InstructBlip, search: dict[str, Any]) -> None:
+    batch, listening = prompt_batch(llm), Listening()
+    ids = model.generate(**batch, **search, streamer=listening)
+    seen = torch.stack(listening.tokens, dim=1)
+    assert listening.ended == 1 and seen.shape == ids.shape and torch.equal(ids, model.generate(**batch, **search))
+    assert [until_eos(row) for row in seen.tolist()] == [until_eos(row) for row in ids.tolist()]
+
+
+def test_the_streamers_of_transformers_serve_too(model: InstructBlip, llm: str) -> None:
+    class Tokenizer:
+        def decode(self, ids: list[int]) -> str:
+            return "".join(f"{id} " for id in ids)
+
+    one = row_of(prompt_batch(llm), 0)
+    streamer = TextIteratorStreamer(Tokenizer(), timeout=0)
+    ids = model.generate(**one, **GREEDY, streamer=streamer)
+    assert "".join(streamer).split() == [str(id) for id in ids[0].tolist()]
+
+
+def test_nothing_is_shown_of_beams(model: InstructBlip, llm: str) -> None:
+    with pytest.raises(ValueError, match=r"num_beams=5: .*needs num_beams=1"):
+        model.generate(**prompt_batch(llm), **BEAM, streamer=Listening())
