@@ -6,6 +6,7 @@ python report.py table=all              1 to 5, figure2, figure4, claims, prompt
 python report.py html=true              tables, plots, curves, ledgers and examples as one HTML file
 python report.py compare=[RUN,hf:DIR] set=miniature    their answers side by side, as one HTML file
 python report.py lens=true run=RUN image=FILE instructions=FILE    where it looks under each line: a page and a PNG
+python report.py lens=true run=RUN scenes=200 against=RUN2         what these maps mean, on the embedded world
 """
 
 from pathlib import Path

@@ -42,13 +42,17 @@ class ReportConfig:
     examples: int = 12  # questions of each recipe on that page (ours)
     compare: list[str] = field(default_factory=list)  # runs, and hf:DIR for models of transformers
     set: str | None = None  # of experiments/qualitative, or a YAML: what they are asked
-    lens: bool = False  # look into run= or checkpoint=: image= under instructions=
+    lens: bool = False  # look into run= or checkpoint=: image= under instructions=, or scenes= of the embedded world
     run: str | None = None  # name or directory
     checkpoint: str | None = None  # in its place a Hugging Face folder or a LAVIS file
     config: str | None = None  # YAML with model:, for a file that does not say how its model is built
     overrides: list[str] = field(default_factory=list)  # over that YAML: model.llm.weights=DIR
+    name: str = ""  # of a checkpoint's results; empty: that of its folder or file
     image: str | None = None  # a picture file
     instructions: str | None = None  # a text file, one a line; the first two are compared
+    scenes: int | None = None  # drawn to measure where the queries look and what they need
+    scene_seed: int = 1_000  # of those scenes; worlds are rendered from small numbers (ours)
+    against: str | None = None  # another run, shown the same scenes
     device: str = "auto"  # for the models of compare= and lens=
     partition: PartitionConfig = field(default_factory=PartitionConfig)  # only runs of it fill a table
     paths: PathsConfig = field(default_factory=PathsConfig)

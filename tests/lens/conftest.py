@@ -6,21 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from instructblip.data.collate import Collator
-from instructblip.data.processor import Processor
-from instructblip.inference import Assistant
 from instructblip.models.instructblip import build
+from instructblip.models.loaded import Loaded
 from instructblip.models.tokenizers import tokenizers
 from instructblip.training.run import opened
 from tests.conftest import World, composed
 from train import fit
 
 
-def assistant(*overrides: str) -> Assistant:
+def untrained(*overrides: str) -> Loaded:
     config = composed("train", "experiment=miniature", *overrides).model
-    model, both = build(config, seed=0).eval(), tokenizers(config)
-    collator = Collator.of(config, both, model.llm.model.config.is_encoder_decoder)
-    return Assistant(model, Processor(collator, config.vision.image_size), both, config)
+    return Loaded(config, build(config, seed=0).eval(), tokenizers(config), "f00d")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,18 @@ from PIL import Image
 
 from instructblip.config.evaluation import ReportConfig
 from instructblip.evaluation.lens.drawing import GAP, LINE, MARGIN, TILE, draw
+from instructblip.evaluation.lens.finding import find
 from instructblip.evaluation.lens.looking import look_inside, looked, read_instructions
-from instructblip.evaluation.pages.lenses import UNAWARE, Facts, Look, looks, section
+from instructblip.evaluation.pages.lenses import UNAWARE, Facts, Look, findings, looks, section
 from instructblip.evaluation.pages.page import write_report
 from instructblip.evaluation.tables.results import results
-from instructblip.inference import load
+from instructblip.files import read_json
+from instructblip.inference import Assistant, load
 from tests.conftest import composed, run_program
+from tests.fixtures.browser import visit
+from tests.fixtures.debian import Unavailable
 
-from .conftest import assistant
+from .conftest import untrained
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8))
 ASKED = ("What color is the circle?", "Where is the star?")
@@ -71,7 +77,8 @@ def test_a_planted_map_lands_in_its_cell_on_page_and_png() -> None:
 
 @pytest.mark.parametrize("model", ["tiny_llama", "tiny_t5"])
 def test_an_aware_model_looks_elsewhere_and_an_unaware_one_never(model: str) -> None:
-    aware, unaware = assistant(f"model={model}"), assistant(f"model={model}", "model.qformer.instruction_aware=false")
+    blind = untrained(f"model={model}", "model.qformer.instruction_aware=false")
+    aware, unaware = Assistant.of(untrained(f"model={model}")), Assistant.of(blind)
     first, second = (aware.attention(PICTURE, text) for text in ASKED)
     assert first.maps.shape == (2, 8, 3, 3) and not torch.equal(first.weights, second.weights)
     assert torch.equal(*(unaware.attention(PICTURE, text).weights for text in ASKED))
@@ -80,7 +87,7 @@ def test_an_aware_model_looks_elsewhere_and_an_unaware_one_never(model: str) -> 
 
 
 def test_the_page_says_why_nothing_differs() -> None:
-    same = looked(assistant("model.qformer.instruction_aware=false"), PICTURE, ASKED, "run", "one.png")
+    same = looked(untrained("model.qformer.instruction_aware=false"), PICTURE, ASKED, "run", "one.png")
     assert not same.difference.any() and UNAWARE in section(same).notes
     assert section(same).cards[-1].note == "no difference at all"
     assert UNAWARE not in section(planted(one(0, 0), one(0, 1))).notes
@@ -131,6 +138,47 @@ def test_what_is_wrong_is_named_before_a_model_is_loaded(runs: Path, files: tupl
         with pytest.raises(ValueError, match=message):
             look_inside(config(runs, **(good | change)), tmp_path)
     assert read_instructions(asked) == (ASKED[0], EVIL, ASKED[1])
+
+
+def test_scenes_are_measured_saved_and_shown(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "run", runs / "twin", dirs_exist_ok=True)
+    asked = composed("report", "lens=true", f"paths.runs={runs}", "run=run", "against=twin", "scenes=4", "device=cpu")
+    table, path = find(asked)
+    (saved,) = findings(runs / "run")
+    assert (saved.title, saved.lines) == (table.title, table.lines) and path.parent == runs / "run" / "lens"
+    facts = read_json(path)
+    assert len(facts["items"]) == 2 and len(facts["items"][0]) == 4 and facts["items"][0] == facts["items"][1]
+    assert [line[3] for line in table.lines if line[3]] == ["0.000, p 1.0000\n0.000 to 0.000"] * 5
+    report = write_report(composed("report", f"paths.runs={runs}"), results(["run"], runs), tmp_path).read_text()
+    assert "What run against twin looks at in 4 scenes of seed 1000" in report
+    for change, message in (
+        ({"against": "run"}, "against=run is the model that run= names"),
+        ({"against": "nobody"}, "run=nobody is neither"),
+        ({"scenes": 1}, "scenes=1: an interval needs two"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            find(replace(asked, **change))
+    with pytest.raises(ValueError, match="it was given image and scenes"):
+        look_inside(replace(asked, against=None, image="one.png"), tmp_path)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("width", [1300, 500])
+def test_the_page_in_a_browser(runs: Path, files: tuple[Path, Path], tmp_path: Path, width: int) -> None:
+    look_inside(config(runs, run="run", image=files[0], instructions=files[1]), tmp_path)
+    (page,) = tmp_path.glob("lens-run-one-*.html")
+    try:
+        plain = visit(f"file://{page}", tmp_path / "plain")
+        measure = "<script>document.title = document.documentElement.scrollWidth + ' of ' + innerWidth</script></html>"
+        text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())
+        page.with_name("probe.html").write_text(text.replace("</html>", measure))
+        options = ("--dump-dom", f"--window-size={width},900")
+        probe = visit(f"file://{tmp_path}/probe.html", tmp_path / "wide", *options)
+    except Unavailable as reason:
+        pytest.skip(f"no Chromium: {reason}")
+    assert not plain.console and not plain.requests and plain.html.count("<td title=") == 2 * 4 * 9
+    inner, outer = map(int, re.findall(r"<title>(\d+) of (\d+)</title>", probe.html)[0])
+    assert inner <= outer <= width
 
 
 @pytest.mark.system

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from instructblip.evaluation.pages.maps import heat, largest, over, pale
 from instructblip.evaluation.pages.pictures import SIDE, Picture, shown
+from instructblip.evaluation.tables.rendering import Sheet
 from instructblip.files import read_json, replacing, write_json
 from instructblip.models.attention import Attended
 
@@ -40,7 +41,7 @@ class Facts:
     layers: tuple[int, ...]  # those that see the image, counted from 0
     grid: tuple[int, int]  # rows and columns of the patches
     instruction_aware: bool
-    weights: str  # hash of all that is not of a frozen backbone
+    weights: str  # the checkpoint's hash
     code: str
 
 
@@ -133,6 +134,11 @@ def looks(run: Path) -> list[Look]:
     return [read(path.parent) for path in sorted(run.glob(f"lens/*/{FACTS}"))]
 
 
+def findings(run: Path) -> list[Sheet]:
+    """What was measured on scenes of the embedded world, one table a call of `report.py lens=true scenes=`."""
+    return [Sheet(**read_json(path)["sheet"]) for path in sorted(run.glob("lens/scenes-*.json"))]
+
+
 def small(picture: Image.Image) -> Image.Image:
     """At most `SIDE` pixels, and a tiny picture enlarged to about half of that with its pixels kept."""
     longer = max(picture.size)
@@ -172,7 +178,8 @@ def notes(look: Look) -> list[str]:
         f"CLS is left out of the maps: it has {float(cls.mean()):.1%} of the attention under instruction 1."
         if float(cls.max())
         else "This vision encoder has no CLS token; the maps hold all of the attention.",
-        "A patch's token also holds what the encoder mixed into it from other patches.",
+        "A patch's token also holds what the encoder mixed into it from other patches. What the maps mean is measured "
+        f"by `python report.py lens=true run={look.facts.run} scenes=200`.",
     ]
     return told if look.facts.instruction_aware else [UNAWARE, *told]
 

@@ -16,7 +16,7 @@ from instructblip.choices import Images
 from instructblip.config.evaluation import ReportConfig
 from instructblip.evaluation.pages.examples import Example, examples
 from instructblip.evaluation.pages.history import History, history
-from instructblip.evaluation.pages.lenses import Section, looks, section
+from instructblip.evaluation.pages.lenses import Section, findings, looks, section
 from instructblip.evaluation.pages.plots import DotPlot, Value, dot_plot
 from instructblip.evaluation.predictions import parse
 from instructblip.evaluation.runs import note_of
@@ -40,6 +40,7 @@ class World:
     scores: Sheet
     runs: Sequence[History]
     looks: Sequence[Section]
+    findings: Sequence[Sheet]
     examples: Sequence[Example]
     missing: Sequence[str]
 
@@ -74,8 +75,11 @@ def write(path: Path, template: str, **facts: Any) -> Path:
 
 def _world(title: str, found: Sequence[Result], config: ReportConfig) -> World:
     shown, missing = examples(found, config.examples)
-    seen = [section(look) for each in found for look in looks(each.folder)]
-    return World(title, _plots(found, config), _scores(found), [history(each) for each in found], seen, shown, missing)
+    return World(
+        title, _plots(found, config), _scores(found), [history(each) for each in found],
+        [section(look) for each in found for look in looks(each.folder)],
+        [sheet for each in found for sheet in findings(each.folder)], shown, missing,
+    )  # fmt: skip
 
 
 def _scores(found: Sequence[Result]) -> Sheet:
