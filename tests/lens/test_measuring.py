@@ -71,7 +71,7 @@ def test_a_model_that_looks_at_what_is_asked_is_seen_to(monkeypatch: pytest.Monk
     monkeypatch.setattr(measuring, "look", planted)
     found = measure(Assistant.of(untrained()), PAIR)
     assert found.asked == pytest.approx((9, 9)) and found.instead == (0, 0)
-    assert found.others[0] == pytest.approx(0)
+    assert found.other == (0, 0) and found.others[0] == pytest.approx(0)
 
 
 def scenes(asked: float, instead: float, needed: float, seed: int = 0, count: int = 60) -> list[Measures]:
@@ -80,7 +80,7 @@ def scenes(asked: float, instead: float, needed: float, seed: int = 0, count: in
     noise -= noise.mean(1, keepdims=True)
     return [
         Measures(
-            program=tuple(ANSWERS)[at % 2], asked=(asked + a, asked + a), others=(1.0 + b, 1.0 + b),
+            program=tuple(ANSWERS)[at % 2], asked=(asked + a, asked + a), other=(1.0 + b, 1.0 + b), others=(1.0 + b, 1.0 + b),
             instead=(instead + a / 2, instead + a / 2), whole=-1.0, without_asked=-1.2 - needed + c, without_other=-1.2 + d,
             painted_asked=-2.0, painted_other=-2.0, first=at % 4 == 0,
         )

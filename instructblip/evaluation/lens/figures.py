@@ -48,7 +48,7 @@ LEVELS = (
     Quantity("true answer is the likeliest", lambda m: float(m.first)),
 )
 MAIN = (
-    Quantity("asked about less the others", lambda m: fmean(m.asked), lambda m: fmean(m.others)),
+    Quantity("asked about less another of its size", lambda m: fmean(m.asked), lambda m: fmean(m.other)),
     INSTRUCTED,
     NEEDED,
     Quantity("lost when painted over, the same", lambda m: m.painted_other, lambda m: m.painted_asked),
@@ -56,6 +56,8 @@ MAIN = (
 NOTES = (
     "Attention: the share of the patches' attention that is in an object's cell, over the cell's share of the picture: "
     "1 is a blind look. Mean over heads, queries and layers; CLS is left out.",
+    "Another of its size: which of the two is asked about is drawn, so without an effect they differ by chance alone; "
+    "the other objects are of any size, and large ones draw attention whatever is asked.",
     "Same box: its attention when its object is asked about, less when another of that size is, in the same picture. "
     "What the instruction does, and exactly 0 where the Q-Former does not read it.",
     "Lost: log-likelihood of the true answer, in nats, once the patches of an object are replaced by what the encoder "

@@ -34,6 +34,7 @@ class Measures:
 
     program: str
     asked: tuple[float, ...]  # attention in the box of the object asked about
+    other: tuple[float, ...]  # in the box of the other one of the pair, of its size
     others: tuple[float, ...]  # mean over the boxes of all other objects
     instead: tuple[float, ...]  # in the same box when the other object of the pair is asked about
     whole: float
@@ -66,6 +67,7 @@ def measure(assistant: Assistant, pair: Pair) -> Measures:
     return Measures(
         program=pair.program,
         asked=_listed(density(now, area)),
+        other=_listed(density(now, cover(box(pair.other), grid))),
         others=_listed(torch.stack([density(now, each) for each in others]).mean(0)),
         instead=_listed(density(instead, area)),
         whole=whole,
