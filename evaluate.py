@@ -7,10 +7,9 @@ python evaluate.py checkpoint=DIR recipe=held_out paths.data=DIR          of oth
 python evaluate.py run=NAME recipe=gqa prompts=all           every wording of the family: mean, best, worst
 python evaluate.py run=NAME recipe=held_out images=shuffled  a control: every question with another picture;
                                                              also deranged, none (floors), told (the ceiling)
+python evaluate.py run=NAME recipe=held_out constant=true    the majority floor: the best constant answer; no model
 python evaluate.py run=NAME recipe=vsr predict=false         scores the predictions that are there; no model
 """
-
-from pathlib import Path
 
 from instructblip.cli import program
 from instructblip.config.evaluation import EvaluateConfig
@@ -25,6 +24,7 @@ def main(config: EvaluateConfig) -> None:
 
     from rich.console import Console
 
+    from instructblip.evaluation.answered import answering
     from instructblip.evaluation.runs import scores_table
     from instructblip.evaluation.scores import score, submission_path
     from instructblip.evaluation.sensitivity import sensitivities, sensitivity_table
@@ -32,21 +32,9 @@ def main(config: EvaluateConfig) -> None:
 
     config.paths.data = asked.prepared()
     recipes, notes = planned(config)
-    if config.predict:
-        from instructblip.data.shards import MediaPool
-        from instructblip.evaluation.parts import Share
-        from instructblip.evaluation.predict import device, predict
-
-        share = Share.of_environment()
-        loaded = asked.load(config, device(config.device, share))
-    scores = []
+    answered, scores = answering(asked, config), []
     for trials in recipes:
-        ready = trials
-        if config.predict:
-            pool = trials[0].recipe.pool
-            pools = {pool: MediaPool(Path(config.paths.data) / "media" / pool)}
-            ready = predict(loaded, trials, pools, config, asked.results, share)
-        for trial in ready:
+        for trial in answered(trials):
             if found := score(asked.results, trial, config):
                 scores.append(asdict(found))
             if (submission := submission_path(trial.path(asked.results, config))).is_file():

@@ -24,6 +24,7 @@ class EvaluateConfig:
     predict: bool = True  # false: score the predictions that are there
     submit: bool = False  # also write the file a server takes; of an unlabelled split it always is
     images: Images = Images.own
+    constant: bool = False  # in the model's place the best constant answer of what the run was tuned on
     limit: int | None = None
     eval_llm_limit: int | None = None  # tokens of a prompt the language model reads; null: all (LAVIS)
     batch_size: int = 16

@@ -110,6 +110,14 @@ class Table:
         found[owner[pc.is_in(shown, value_set=pa.array(sorted(names))).to_numpy(zero_copy_only=False)]] = True
         return found
 
+    def answers(self) -> dict[str, int]:
+        """How many annotators gave each answer."""
+        column = self._rows.with_format("arrow").select_columns(["answers"])[:]["answers"].combine_chunks()
+        given = pc.list_flatten(column)
+        names = ("text", "votes")
+        counted = pa.table([pc.struct_field(given, name) for name in names], names=names).group_by("text")
+        return dict(zip(*counted.aggregate([("votes", "sum")]).to_pydict().values(), strict=True))
+
     def chars(self, rows: np.ndarray) -> np.ndarray:
         """(n, 2) characters of instruction and response for the given rows, without reading the text."""
         picked = self._chars[rows.tolist()]

@@ -14,6 +14,7 @@ from rich.table import Table
 from instructblip.choices import Images, Purpose
 from instructblip.files import read_json
 
+CONSTANT = "constant"  # in place of a checkpoint's hash: the best constant answer, without a model
 RELEASED = "released"  # folder of models that others trained, and of their results
 
 
@@ -113,7 +114,8 @@ def scores_table(scores: Iterable[tuple[str, Mapping[str, Any]]]) -> Table:
 def note_of(facts: Mapping[str, Any]) -> str:
     """What a score is, where it is not of every question about its own picture."""
     part = "" if facts["limit"] is None else f"first {facts['limit']} only"
-    return ", ".join(filter(None, [Images(facts["images"]).note, part]))
+    control = "best constant answer" if facts["checkpoint"] == CONSTANT else Images(facts["images"]).note
+    return ", ".join(filter(None, [control, part]))
 
 
 def _table(*columns: str) -> Table:

@@ -15,6 +15,7 @@ from instructblip.evaluation.answers import verbaliser
 from instructblip.evaluation.captions import package
 from instructblip.evaluation.measures import CAPTION_METRICS, metric
 from instructblip.evaluation.predictions import labelled
+from instructblip.evaluation.runs import CONSTANT
 from instructblip.evaluation.submissions import SUBMISSIONS
 from instructblip.multitask import OCR
 from instructblip.names import require
@@ -48,7 +49,9 @@ class Trial:
     def path(self, results: Path, config: EvaluateConfig) -> Path:
         """`RESULTS/eval/<recipe>/<profile>[-<variant>]-<hash>/predictions.jsonl`; controls and parts lie apart."""
         name = "-".join(filter(None, [self.profile, self.variant, self.hash]))
-        if config.images is not Images.own:
+        if config.constant:
+            name += f"-{CONSTANT}"
+        elif config.images is not Images.own:
             name += f"-{config.images.value}"
         if config.limit is not None:
             name += f"-first{config.limit}"
