@@ -42,6 +42,8 @@ NEEDS_A_BASE = (
     "multitask/",
     "align/",
     "finetune/",
+    "control/",
+    "family/",
 )  # experiments that change another one and name no base of their own
 NOT_MEANINGFUL = (
     "experiment", "seed", "name", "resume", "allow_change", "dry_run", "selfcheck", "plan", "paths", "trainer",
