@@ -16,7 +16,7 @@ setup: $(INSTALLED)  ## create .venv and install everything a developer needs
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,captions,audit,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,captions,audit,demo,dev]'
 	touch $@
 
 train: setup  ## the whole line on the embedded world: prepare, train, evaluate, report (about 2 min 15 s)

@@ -1,4 +1,4 @@
-"""What the four programs share: Hydra composes, refuses what is misspelt, and hands over plain dataclasses.
+"""What the programs share: Hydra composes, refuses what is misspelt, and hands over plain dataclasses.
 
 Nothing heavy is imported here, so that help and a refusal come at once. Exit codes: 0 done, 1 failed, 2 refused.
 """

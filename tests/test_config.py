@@ -27,9 +27,9 @@ def test_every_option_composes(group: str, path: Path) -> None:
     assert isinstance(composed("train", *base, f"{group}={path.stem}"), TrainConfig)
 
 
-@pytest.mark.parametrize("name", ["prepare", "evaluate", "report"])
+@pytest.mark.parametrize("name", ["prepare", "evaluate", "report", "demo"])
 def test_every_program_composes(name: str) -> None:
-    missing = {"prepare": ["recipe=vsr"], "evaluate": ["recipe=vsr", "run=x"], "report": []}[name]
+    missing = {"prepare": ["recipe=vsr"], "evaluate": ["recipe=vsr", "run=x"], "report": [], "demo": []}[name]
     assert isinstance(composed(name, *missing), SCHEMAS[name])
 
 
@@ -84,6 +84,7 @@ def test_real_keys_pass(arguments: list[str]) -> None:
         ("train.py", ["+model._target_=os.system"], "unknown key 'model._target_'"),
         ("train.py", ["trainer.precision=fp17"], "expected one of [fp32, bf16, fp16]"),
         ("evaluate.py", ["recipe=vsr"], "run"),
+        ("demo.py", ["prot=1"], "did you mean 'port'?"),
     ],
 )
 def test_refusal_comes_before_anything_heavy(program: str, arguments: list[str], said: str) -> None:

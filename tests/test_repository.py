@@ -30,13 +30,13 @@ ROOMS = {  # module: floor and column; an import points down, or stays in its co
     "instructblip.data.preparing": (3, "preparing"), "instructblip.miniature": (3, "miniature"),
     "instructblip.training": (4, "training"), "instructblip.evaluation": (5, "evaluation"),
     "instructblip.inference": (5, "inference"), "instructblip.lmms_eval": (5, "inference"), "instructblip.evaluation.qualitative": (6, "qualitative"),
-    "instructblip.evaluation.lens": (6, "lens"),
+    "instructblip.evaluation.lens": (6, "lens"), "instructblip.demo": (6, "demo"),
     "instructblip.cli": (6, "programs"), "instructblip.sweep": (6, "programs"),
 }  # fmt: skip
 HEAVY = {"torch", "lightning", "transformers", "datasets", "hydra", "webdataset", "pyarrow", "numpy"}
 MAY_IMPORT = {
     "transformers": r"instructblip/models/", "webdataset": r"instructblip/data/shards\.py",
-    "lightning": r"instructblip/training/|^train\.py", "hydra": r"instructblip/cli\.py",
+    "lightning": r"instructblip/training/|^train\.py", "hydra": r"instructblip/cli\.py", "gradio": r"instructblip/demo/(page|serving)\.py",
 }  # fmt: skip
 
 
