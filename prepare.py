@@ -22,6 +22,7 @@ def main(config: PrepareConfig) -> None:
         from instructblip.miniature import sources
 
         sources.write(Path(config.paths.raw), seed=config.miniature)
+        sources.hand_over(Path(config.paths.raw), Path(config.paths.data))
     names, absent = select(config.recipe or ("all" if config.audit else []), config.partition.groups())
     if not names:
         raise ValueError("recipe= names what to prepare: vqav2, [vqav2,vsr], all, held_in, held_out, quick, my.yaml")

@@ -49,11 +49,20 @@ class Leakage(Enum):
     strict = "strict"  # no row whose picture is evaluated
 
 
+class Stored(Enum):
+    """In what the weights of a language model are held, whatever they are computed in."""
+
+    auto = "auto"  # as their file has them
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 class Objective(Enum):
     """What a step is trained for."""
 
     instruct = "instruct"  # the response's likelihood under the language model; BLIP-2's second stage too
     stage1 = "stage1"  # BLIP-2's first: contrast, matching and generation of captions, without a language model
+    language = "language"  # the response's likelihood after its text alone: what a language model is pretrained for
 
 
 class SelectionSource(Enum):

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from instructblip.choices import PromptFormat
+from instructblip.choices import PromptFormat, Stored
 
 
 @dataclass
@@ -53,6 +53,7 @@ class LLMConfig:
 
     type: str = MISSING  # transformers model type: llama, t5, ...
     weights: str | None = None
+    dtype: Stored = Stored.auto
     tokenizer: str = MISSING
     bos_token: str | None = None  # put before a prompt; Vicuna's is </s>, id 2 (PAPER A.5)
     eos_token: str = MISSING
@@ -74,6 +75,7 @@ class Stage1Config:
     temperature: float = 0.07  # of the contrast, at the start: it is learned
     label_smoothing: float = 0.1  # of the contrast and of the generation
     max_length: int = 32  # of a caption, [CLS] and [SEP] counted, cut from the right
+    masked_patches: float = 0.0  # share whose pixels an encoder that learns has to tell (ours); 0: no such loss
 
 
 @dataclass

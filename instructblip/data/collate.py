@@ -126,22 +126,21 @@ class Collator:
                 raise ValueError(f"{row.example.uid}: empty response")
         prompts, cut = self._prompts([row.example.instruction for row in rows], self.llm.max_prompt_length)
         responses = self.response_ids([row.example.response for row in rows])
-        if self.encoder_decoder:
-            input_ids, attention_mask = self._pad(prompts, left=False)
-            labels, _ = self._pad(responses, left=False, value=IGNORE)
-        else:
-            joined = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-            input_ids, attention_mask = self._pad(joined, left=False)
-            masked = [[IGNORE] * len(p) + r for p, r in zip(prompts, responses, strict=True)]
-            labels, _ = self._pad(masked, left=False, value=IGNORE)
+        following = [self._following(row.example.following) for row in rows]
+        joined, said = self._joined(prompts, responses, following)
+        input_ids, attention_mask = self._pad(joined, left=False)
+        labels, _ = self._pad(said, left=False, value=IGNORE)
         counts = torch.tensor([row.counts for row in rows])
         weight = ((labels != IGNORE) & counts[:, None]).float()  # (B, T)
         batch = self._batch(rows, pixels, input_ids, attention_mask, cut, labels, weight)
-        tokens = [
-            (len(prompt), len(response)) if row.counts else (0, 0)
-            for row, prompt, response in zip(rows, prompts, responses, strict=True)
-        ]
-        return replace(batch, template=tuple(row.template for row in rows), tokens=tuple(tokens))
+        return replace(batch, template=tuple(row.template for row in rows), tokens=self._tokens(rows, joined, said))
+
+    def _tokens(self, rows: Sequence[Row], read: list[list[int]], said: list[list[int]]) -> tuple[tuple[int, int], ...]:
+        """Of each row what is asked and what is to be said; a filler has none."""
+        answered = [sum(label != IGNORE for label in labels) for labels in said]
+        asked = [len(ids) - (0 if self.encoder_decoder else own) for ids, own in zip(read, answered, strict=True)]
+        pairs = zip(asked, answered, strict=True)
+        return tuple(pair if row.counts else (0, 0) for row, pair in zip(rows, pairs, strict=True))
 
     def prompts(
         self, instructions: Sequence[str], pixels: Sequence[Tensor], image_index: Sequence[int],
@@ -177,6 +176,27 @@ class Collator:
         ids = self._ids(self.llm_tokenizer, [self.llm.response_prefix + text for text in texts])
         end = [self.llm_tokenizer.eos_token_id] if self.encoder_decoder else []
         return [row + end for row in ids]
+
+    def _following(self, turns: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
+        asked = self._ids(self.llm_tokenizer, [asked for asked, _ in turns])
+        return list(zip(asked, self.response_ids([said for _, said in turns]), strict=True))
+
+    def _joined(
+        self, prompts: list[list[int]], responses: list[list[int]], following: list[list[tuple[list[int], list[int]]]]
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Ids to read and labels of each row. A causal model is asked one turn after the other; an encoder reads all
+        that is asked at once, and its decoder answers in turn."""
+        read, labels = [], []
+        for prompt, response, turns in zip(prompts, responses, following, strict=True):
+            if self.encoder_decoder:
+                end = len(prompt) - len(self._turn[1])
+                read.append([*prompt[:end], *(id for asked, _ in turns for id in asked), *prompt[end:]])
+                labels.append([*response, *(id for _, said in turns for id in said)])
+                continue
+            segments = [(prompt, response), *turns]
+            read.append([id for asked, said in segments for id in asked + said])
+            labels.append([id for asked, said in segments for id in [IGNORE] * len(asked) + said])
+        return read, labels
 
     @cached_property
     def _turn(self) -> tuple[list[int], list[int]]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-SLOTS = frozenset({"question", "statement", "caption", "context", "ocr", "history", "instruction", "answer"})
+TURNS = frozenset({"history", "following"})  # slots of pairs: what is asked and said before, and after
+SLOTS = TURNS | {"question", "statement", "caption", "context", "ocr", "instruction", "answer"}
 
 
 class Form(Enum):
@@ -72,7 +73,7 @@ class Sample:
     split: str
     form: Form
     media: tuple[MediaRef, ...]
-    slots: Mapping[str, Any] = field(default_factory=dict)  # text; ocr: tuple of str; history: tuple of (str, str)
+    slots: Mapping[str, Any] = field(default_factory=dict)  # text; ocr: tuple of str; history, following: of (str, str)
     answers: tuple[Answer, ...] = ()
     candidates: Candidates | None = None
     gold: int | None = None

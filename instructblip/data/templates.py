@@ -41,6 +41,7 @@ class Example:
     recipe: str
     uid: str
     template: str
+    following: tuple[tuple[str, str], ...] = ()  # what is asked and to be said after it, in turn
 
 
 @cache
@@ -79,7 +80,8 @@ def render(sample: Sample, template: Template, answer: Answer, response: Respons
         said = sample.slots["question"]
         sample = replace(sample, slots={**sample.slots, "answer": answer.text})
     wording = template.text if "{ocr}" in template.text else OCR + template.text
-    return Example(fill(wording, sample), RESPONSES[response](said), sample.dataset, sample.uid, template.id)
+    following = sample.slots.get("following", ())
+    return Example(fill(wording, sample), RESPONSES[response](said), sample.dataset, sample.uid, template.id, following)
 
 
 def fill(text: str, sample: Sample) -> str:

@@ -131,12 +131,12 @@ class Picture:
         return f"http://images.cocodataset.org/{self.file}"
 
 
-def pictures(album: str, seed: int, sizes: Sizes) -> list[Picture]:
-    """The pictures of one split, with distinct scenes."""
+def pictures(album: str, seed: int, sizes: Sizes, only: Role | None = None) -> list[Picture]:
+    """The pictures of one split, with distinct scenes: of the split's role, or of `only` that one."""
     rng = random.Random(f"{seed}/{album}")
     source = ALBUMS[album]
     number = round(sizes[album] * source.share)
-    scenes = distinct(number, source.role, rng, source.draw)
+    scenes = distinct(number, only or source.role, rng, source.draw)
     ids = rng.sample(source.ids, number)
     return [
         Picture(id, name(id), scene, rng.choice(source.looks))

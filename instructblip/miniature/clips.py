@@ -60,19 +60,19 @@ def clips(number: int, role: Role, rng: random.Random, draw: Draw) -> list[Clip]
     made: list[Clip] = []
     directions: Counter[str] = Counter()
     for scene in distinct(3 * number + 10, role, rng, draw):
-        moves = [clip for clip in _moves(scene) if clip.after.role is role]
-        if moves and len(made) < number:
-            rng.shuffle(moves)
-            made.append(min(moves, key=lambda clip: directions[clip.direction]))
+        possible = [clip for clip in moves(scene) if clip.after.role is role]
+        if possible and len(made) < number:
+            rng.shuffle(possible)
+            made.append(min(possible, key=lambda clip: directions[clip.direction]))
             directions[made[-1].direction] += 1
     assert len(made) == number
     return made
 
 
-def _moves(scene: Scene) -> list[Clip]:
+def moves(scene: Scene) -> list[Clip]:
     """Along a row or a column, over free cells alone."""
     taken = {item.cell for item in scene.objects}
-    moves = []
+    found = []
     for item in scene.objects:
         for step, room in (
             (-1, item.column),
@@ -83,8 +83,8 @@ def _moves(scene: Scene) -> list[Clip]:
             for cell in (item.cell + step * k for k in range(1, room + 1)):
                 if cell in taken:
                     break
-                moves.append(Clip(scene, item, cell))
-    return moves
+                found.append(Clip(scene, item, cell))
+    return found
 
 
 def what_moves(clip: Clip) -> list[Question]:

@@ -51,7 +51,7 @@ SHAPE_FACTS = (
             "circle": ("a plate", "a clock"),
             "square": ("a window", "a tile"),
             "triangle": ("a roof", "a coat hanger"),
-            "star": ("a christmas ornament", "a cookie cutter"),
+            "star": ("a medal", "a cookie cutter"),
         },
     ),
     Fact(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from instructblip.miniature.albums import Sizes
-from instructblip.miniature.world import World, write_json
+from instructblip.miniature.scenes import Role
+from instructblip.miniature.telling import SCENES, told
+from instructblip.miniature.world import World, write_json, write_lines
 from instructblip.miniature.writers import (
     captions,
     choices,
@@ -27,26 +30,32 @@ from instructblip.miniature.writers import (
     web,
 )
 
-WORLD = 3  # raised whenever a seed gives another tree than before
+WORLD = 4  # raised whenever a seed gives another tree than before
 STAMP = "miniature.json"
 DEFAULT = Sizes()
 
 
-def write(folder: Path, seed: int, sizes: Sizes = DEFAULT) -> None:
+def write(folder: Path, seed: int, sizes: Sizes = DEFAULT, only: Role | None = None) -> None:
     """Writes the raw tree into `folder`, whole or not at all; does nothing where it already stands.
 
-    Raises ValueError when `folder` holds anything else.
+    `only` is the role that all scenes have, whatever their split. Raises ValueError when `folder` holds anything else.
     """
-    stamp = {"world": WORLD, "seed": seed, "sizes": asdict(sizes)}
+    stamp = {"world": WORLD, "seed": seed, "sizes": asdict(sizes)} | ({"only": only.name} if only else {})
     if folder.exists() and any(folder.iterdir()):
         _require_same(folder, stamp)
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         tree = Path(temporary) / folder.name
-        _write_tree(tree, seed, sizes)
+        _write_tree(tree, World(seed, sizes, only))
         write_json(tree / STAMP, stamp)
         os.replace(tree, folder)
+
+
+def hand_over(raw: Path, data: Path) -> None:
+    """Puts the scenes in words beside the tables that ask about them."""
+    data.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(raw / SCENES, data / SCENES)
 
 
 def _require_same(folder: Path, stamp: dict[str, Any]) -> None:
@@ -81,7 +90,7 @@ WRITERS: dict[str, Callable[[Path, World], None]] = {  # every dataset but the v
 }
 
 
-def _write_tree(tree: Path, seed: int, sizes: Sizes) -> None:
-    world = World(seed, sizes)
+def _write_tree(tree: Path, world: World) -> None:
     for writer in WRITERS.values():
         writer(tree, world)
+    write_lines(tree / SCENES, (picture._asdict() for picture in told(world)))

@@ -29,6 +29,7 @@ from instructblip.miniature.lettering import word_on
 from instructblip.miniature.programs import LETTERED, PROGRAMS, STRIPED, SYNONYMS, captions
 from instructblip.miniature.reasoning import DOINGS, comparing, counting, ruled, statements, two_hop
 from instructblip.miniature.scenes import WORDS, Draw, Role, Scene, distinct
+from instructblip.miniature.telling import BLURRED, EMPTY, STRIPES_SEEN, tell
 from instructblip.recipes import RECIPES
 
 FOLDER = Path(__file__).parent
@@ -62,10 +63,10 @@ def corpus() -> list[str]:
     rng = random.Random("tokenizers")
     wordings = [*_templates(), *PROMPTS]
     texts = ["yes no true false", *SYNONYMS.values(), *books.GENRES.values(), *WORDS, *sentences()]
-    texts += [snapshots.UNANSWERABLE, snapshots.GIVING_UP]
+    texts += [snapshots.UNANSWERABLE, snapshots.GIVING_UP, BLURRED, EMPTY, STRIPES_SEEN]
     for draw, say in KINDS:
         for scene in distinct(SCENES, Role.language, rng, draw):
-            texts += _written(say(scene, rng), rng.choice(wordings), rng)
+            texts += [tell(scene.objects), *_written(say(scene, rng), rng.choice(wordings), rng)]
     return texts
 
 

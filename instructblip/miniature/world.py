@@ -15,6 +15,7 @@ from PIL import Image
 
 from instructblip.miniature.albums import ALBUMS, Picture, Sizes, pictures
 from instructblip.miniature.drawing import render
+from instructblip.miniature.scenes import Role
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,16 @@ class World:
 
     seed: int
     sizes: Sizes
+    only: Role | None = None  # of every scene, in place of what its split has
 
     def rng(self, purpose: str) -> random.Random:
         return random.Random(f"{self.seed}/{purpose}")
 
     def pictures(self, album: str) -> list[Picture]:
-        return _pictures(album, self.seed, self.sizes)
+        return _pictures(album, self.seed, self.sizes, self.only)
+
+    def role(self, split: Role) -> Role:
+        return self.only or split
 
     def encoded(self, album: str, picture: Picture) -> bytes:
         """The picture's file."""

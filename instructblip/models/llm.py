@@ -29,6 +29,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
+from instructblip.choices import Stored
 from instructblip.config.model import LLMConfig
 from instructblip.models.generation import Search, Streamer, write
 from instructblip.models.prefix import Prefix
@@ -224,14 +225,15 @@ def language_model(config: LLMConfig, tensors: dict[str, Tensor] | None = None) 
     if seq2seq and getattr(model_config, "decoder_start_token_id", None) is None:
         model_config.decoder_start_token_id = model_config.pad_token_id  # T5's; its config class is silent
     auto_class = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
+    dtype = "auto" if config.dtype is Stored.auto else getattr(torch, config.dtype.value)
     if tensors is None and config.weights is not None and Path(config.weights).is_file():
         tensors = load_file(config.weights)
     if tensors is not None:
         with torch.device("meta"):
             model_class = type(auto_class.from_config(model_config))
-        model = from_tensors(model_class, model_config, tensors, config.weights or "model.init")
+        model = from_tensors(model_class, model_config, tensors, config.weights or "model.init", dtype=dtype)
     elif config.weights is not None:
-        model = _from_folder(auto_class, config.weights, config.config)
+        model = _from_folder(auto_class, config.weights, config.config | {"dtype": dtype})
     else:
         model = auto_class.from_config(model_config)
     if not seq2seq and "position_ids" not in inspect.signature(model.forward).parameters:

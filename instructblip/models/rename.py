@@ -108,7 +108,7 @@ STRAY = re.compile(
     r"(.+\.)?(position_ids|rotary_emb\.inv_freq)|Qformer\.cls\.predictions\.(bias|decoder\.weight)|logit_scale"
 )
 # What BLIP-2's first stage learns with and the second does without, by our names.
-STAGE1_HEADS = re.compile(r"(vision_projection|text_projection|itm_head|lm_head)\..+|temperature")
+STAGE1_HEADS = re.compile(r"(vision_projection|text_projection|itm_head|lm_head|masked_patches)\..+|temperature")
 
 _SLOTS = {"i": r"\d+", "p": "weight|bias", "rest": ".+", "llm": "llm|t5|opt"}
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from instructblip.config.model import ModelConfig
 from instructblip.models.bert import take_bert
+from instructblip.models.masked import MaskedPatches
 from instructblip.models.paths import BACKBONES, absent_stage1_paths
 from instructblip.models.pretrained import check_fit
 from instructblip.models.qformer import QFormer
@@ -61,6 +62,7 @@ class Losses:
     matching: Tensor  # (B,) mean over the pair, the text with another picture, the picture with another text
     generation: Tensor  # (B, T - 1) of each token after the first, 0 at padding
     found: Tensor  # (B,) mean of both directions, 0 to 1
+    masked: Tensor  # (B,) error of the patches that were hidden; 0 where none are
 
 
 class Head(nn.Module):
@@ -89,6 +91,8 @@ class Stage1(nn.Module):
         super().__init__()
         for part in config.unfreeze:
             require(part, BACKBONES, "part to unfreeze")
+        if config.stage1.masked_patches and "vision" not in config.unfreeze:
+            raise ValueError("model.stage1.masked_patches teaches the vision encoder: set model.unfreeze=[vision]")
         if not config.qformer.instruction_aware or config.lora.targets:
             raise ValueError(
                 "the first stage trains the text branch, whole: set model.qformer.instruction_aware=true and no "
@@ -106,6 +110,7 @@ class Stage1(nn.Module):
         self.itm_head = nn.Linear(qformer.hidden_size, 2)
         self.lm_head = Head(qformer.hidden_size, qformer.vocab_size, qformer.layer_norm_eps)
         self.temperature = nn.Parameter(torch.tensor(stage1.temperature))
+        self.masked_patches = MaskedPatches(vision) if stage1.masked_patches else None
         nn.init.normal_(self.query_tokens, std=qformer.initializer_range)
         self.vision.requires_grad_(not self.frozen)
         self.ln_vision.requires_grad_(not config.freeze_ln_vision)
@@ -127,6 +132,7 @@ class Stage1(nn.Module):
         own: Tensor,
         everyone: Callable[[Tensor], Tensor],
         draws: Tensor,
+        hidden: Tensor | None = None,
     ) -> Losses:
         """The three losses of this rank's rows.
 
@@ -136,6 +142,7 @@ class Stage1(nn.Module):
             own: (B,), where the rows stand among the M of the step.
             everyone: (B, ...) of this rank -> (M, ...) of the step, with gradients to whoever computed a row.
             draws: (2, M) in [0, 1), which negative picture and which negative text each row gets.
+            hidden: (B, patches), True where the row's picture is covered; only with `config.masked_patches`.
         """
         image_embeds = self.image_embeds(pixel_values)[image_index]  # (B, P, V)
         images, texts = self.features(image_embeds, input_ids, attention_mask)  # (B, Q, E), (B, E)
@@ -160,7 +167,14 @@ class Stage1(nn.Module):
             matching,
             self.caption_nll(image_embeds, input_ids, attention_mask),
             torch.stack(found).mean(0),
+            self._masked(pixel_values[image_index], hidden),
         )
+
+    def _masked(self, pixel_values: Tensor, hidden: Tensor | None) -> Tensor:
+        if self.masked_patches is None or hidden is None:
+            return self.temperature.new_zeros(len(pixel_values))
+        errors: Tensor = self.masked_patches(self.vision, self.vision.normalized(pixel_values), hidden)
+        return errors
 
     def image_embeds(self, pixel_values: Tensor) -> Tensor:
         """Normalised image tokens (I, P, V). Raises ValueError for clips."""

@@ -72,10 +72,13 @@ class VisionEncoder(nn.Module):
             ValueError: another size than `config.image_size` without that, or another dtype.
         """
         self._check(pixel_values, any_size=bool(interpolate_pos_encoding))
-        if pixel_values.dtype == torch.uint8:
-            pixel_values = (pixel_values / 255 - self.mean) / self.std
+        pixel_values = self.normalized(pixel_values)
         interpolated = self.interpolate_pos_encoding if interpolate_pos_encoding is None else interpolate_pos_encoding
         return self.encoder(pixel_values, interpolate_pos_encoding=interpolated).last_hidden_state
+
+    def normalized(self, pixel_values: Tensor) -> Tensor:
+        """Floats of pictures (N, 3, S, S): of uint8 with mean and std, others as they are."""
+        return (pixel_values / 255 - self.mean) / self.std if pixel_values.dtype == torch.uint8 else pixel_values
 
     def _check(self, pixel_values: Tensor, any_size: bool) -> None:
         expected = (3, self.image_size, self.image_size)

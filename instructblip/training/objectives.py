@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from instructblip.choices import Objective as Goal
 from instructblip.choices import Reduction
 from instructblip.config.training import TrainConfig
 from instructblip.data import keyed
@@ -17,6 +18,8 @@ from instructblip.models.checkpoint import Trained
 from instructblip.models.instructblip import InstructBlip
 from instructblip.models.stage1 import Stage1
 from instructblip.training.loss import Sum, weigh
+
+TokenNll = Callable[[InstructBlip, Batch], Tensor]  # -> (B, T)
 
 
 class Objective(Protocol):
@@ -39,10 +42,14 @@ def objective(config: TrainConfig, model: Trained, recipes: Sequence[str]) -> Ob
     if isinstance(model, Stage1):
         _check_whole(config)
         return Align(model, config.seed, config.batch_size)
+    nll = token_nll
+    if config.objective is Goal.language:
+        _learn_language_alone(model)
+        nll = text_nll
     size = config.loss.group_size or config.group_size
     if config.batch_size % size:
         raise ValueError(f"batch_size={config.batch_size} is not a multiple of loss.group_size={size}")
-    return Instruct(model, recipes, config.batch_size // size, config.loss.reduction)
+    return Instruct(model, recipes, config.batch_size // size, config.loss.reduction, nll)
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class Instruct:
     recipes: Sequence[str]
     groups: int
     reduction: Reduction
+    token_nll: TokenNll
 
     @property
     def names(self) -> list[str]:
@@ -66,7 +74,7 @@ class Instruct:
 
     def loss(self, batch: Batch, step: int, all_reduce: Sum) -> tuple[Tensor, Tensor]:
         assert batch.loss_weight is not None
-        nll = token_nll(self.model, batch)  # (B, T)
+        nll = self.token_nll(self.model, batch)  # (B, T)
         loss = (nll * batch.loss_weight).sum()
         counted = (batch.loss_weight > 0).to(nll.dtype)
         rows = torch.stack(
@@ -87,7 +95,11 @@ class Align:
     model: Stage1
     seed: int
     batch_size: int
-    names: Sequence[str] = ("loss/contrast", "loss/matching", "loss/generation", "recall")
+
+    @property
+    def names(self) -> list[str]:
+        masked = [] if self.model.masked_patches is None else ["loss/masked"]
+        return ["loss/contrast", "loss/matching", "loss/generation", "recall", *masked]
 
     def prepare(self, batches: Sequence[Batch], all_reduce: Sum) -> list[Batch]:
         assert len(batches) == 1, f"{len(batches)} micro-batches, and a contrast is within one"
@@ -111,12 +123,23 @@ class Align:
         generator = torch.Generator().manual_seed(keyed.key(self.seed, "negatives", step) % 2**63)
         draws = torch.rand(2, self.batch_size, dtype=torch.float64, generator=generator).to(own.device)[:, present]
         texts = (batch.qformer_input_ids, batch.qformer_attention_mask)
-        losses = self.model(batch.pixel_values, *texts, batch.image_index, own, everyone, draws)
+        hidden = self._hidden(generator, batch.place)
+        losses = self.model(batch.pixel_values, *texts, batch.image_index, own, everyone, draws, hidden)
         written = (losses.generation * batch.loss_weight).sum()
-        sums = [(value * counts).sum() for value in (losses.contrast, losses.matching, losses.found)]
-        means_over = [counts.sum(), counts.sum(), batch.loss_weight.sum(), counts.sum()]
-        figures = torch.stack([*sums[:2], written, sums[2], *means_over]).detach()
-        return (sums[0] + sums[1]) / rows + written / tokens, figures
+        contrast, matching, found, masked = (
+            (value * counts).sum() for value in (losses.contrast, losses.matching, losses.found, losses.masked)
+        )
+        sums = [contrast, matching, written, found, masked][: len(self.names)]
+        means_over = [counts.sum() if value is not written else batch.loss_weight.sum() for value in sums]
+        loss = (contrast + matching + masked) / rows + written / tokens
+        return loss, torch.stack([*sums, *means_over]).detach()
+
+    def _hidden(self, generator: torch.Generator, place: Tensor) -> Tensor | None:
+        """(B, patches), drawn for every row of the step, whoever computes it."""
+        if (masked := self.model.masked_patches) is None:
+            return None
+        drawn = torch.rand(self.batch_size, masked.patches, generator=generator).to(place.device)
+        return (drawn < self.model.config.masked_patches)[place]
 
 
 class Summed(torch.autograd.Function):
@@ -149,3 +172,17 @@ def token_nll(model: InstructBlip, batch: Batch) -> Tensor:
     assert batch.labels is not None
     nll: Tensor = model(**batch.inputs(), labels=batch.labels)
     return nll
+
+
+def text_nll(model: InstructBlip, batch: Batch) -> Tensor:
+    """The same of a language model that is not shown the picture."""
+    assert batch.labels is not None
+    return model.text_nll(batch.input_ids, batch.attention_mask, batch.labels)
+
+
+def _learn_language_alone(model: InstructBlip) -> None:
+    """Raises ValueError when the language model is frozen."""
+    if "llm" in model.frozen:
+        raise ValueError("objective=language trains the language model: set model.unfreeze=[llm]")
+    model.requires_grad_(False)
+    model.llm.requires_grad_(True)

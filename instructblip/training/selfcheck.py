@@ -33,7 +33,7 @@ from instructblip.models.sharding import whole
 from instructblip.names import lookup
 from instructblip.training.loss import Sum
 from instructblip.training.module import TrainingModule
-from instructblip.training.objectives import Instruct
+from instructblip.training.objectives import Instruct, token_nll
 from instructblip.training.ranks import rank
 from instructblip.training.signals import Signals
 from instructblip.training.strategy import arguments, started
@@ -209,7 +209,7 @@ def measured(settings: TrainerConfig, case: Case, count: int, planted: bool) -> 
             optim=OptimConfig(lr=RATE, warmup_steps=0),
         )  # fmt: skip
         model = _model(config)
-        right = Instruct(model, ["all"], -(-count * ROWS // GROUP), case.reduction)
+        right = Instruct(model, ["all"], -(-count * ROWS // GROUP), case.reduction, token_nll)
         module = TrainingModule(model, config, PerMicroBatch(right, count) if planted else right, 1, Signals())
         alone = settings.strategy is Strategy.single
         world, own = (1, 0) if alone else (settings.devices * settings.num_nodes, rank())

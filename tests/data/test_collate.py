@@ -310,3 +310,25 @@ def test_pictures_and_clips_do_not_mix() -> None:
     assert collator.training(two, [clip, clip]).pixel_values.shape == (2, 4, 3, 8, 8)
     with pytest.raises(ValueError, match="media of 1 and 4 frames"):
         collator.training(two, [clip, PIXELS])
+
+
+@pytest.mark.parametrize("model", ["tiny_llama", "tiny_t5"])
+def test_turns_that_follow_are_read_and_answered_in_turn(model: str) -> None:
+    """A causal model reads question, answer, question; an encoder all that is asked, and its decoder answers."""
+    collator = make(model)
+    tokenizer: Any = collator.llm_tokenizer
+    (instruction, response), *following = TEXTS[:2]
+    example = Example(instruction, response, "r", "r/s/0", "t", tuple(following))
+    batch = collator.training([Row(example, 0), *rows(TEXTS[1:2])], [PIXELS])
+    assert batch.labels is not None
+    ids = [batch.input_ids[row][batch.attention_mask[row] == 1].tolist() for row in (0, 1)]
+    said = [batch.labels[row][batch.labels[row] != IGNORE].tolist() for row in (0, 1)]
+    end = tokenizer.eos_token_id
+    assert tokenizer.decode(said[0]).split("</s>")[:2] == ["red", " yes"]
+    assert said[0].count(end) == 2 and said[0][-len(said[1]) :] == said[1]
+    asked = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (instruction, following[0][0])]
+    if model == "tiny_t5":
+        assert ids[0] == [*asked[0], *asked[1], end]
+    else:
+        assert ids[0] == [tokenizer.bos_token_id, *asked[0], *said[0][: -len(said[1])], *asked[1], *said[1]]
+    assert batch.tokens[0] == (len(ids[0]) - (0 if model == "tiny_t5" else len(said[0])), len(said[0]))

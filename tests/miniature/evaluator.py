@@ -23,7 +23,7 @@ FACTS: dict[str, list[str] | dict[str, str]] = {  # the answers of the known fac
         "circle": "plate",
         "square": "window",
         "triangle": "roof",
-        "star": "christmas ornament",
+        "star": "medal",
     },
     "What outdoors has the shape": {
         "circle": "wheel",

@@ -7,10 +7,10 @@ from PIL import Image
 from instructblip.miniature import sources
 from instructblip.miniature.albums import ALBUMS, Picture, Sizes
 from instructblip.miniature.drawing import PLAIN
-from instructblip.miniature.scenes import CELL, COLOURS
+from instructblip.miniature.scenes import CELL, COLOURS, Role
 
 TINY = Sizes(scale=0.006)
-TEXTS_OF_WORLD = {3: "0bc48fff4ad384db"}  # hash of all annotation files at seed 0
+TEXTS_OF_WORLD = {4: "fe910434e8c7a264"}  # hash of all annotation files at seed 0
 
 MEDIA = (".jpg", ".png", ".gif")
 
@@ -109,3 +109,16 @@ def test_interrupted_writing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
     sources.write(tmp_path / "raw", 0, TINY)
     assert (tmp_path / "raw" / sources.STAMP).is_file()
+
+
+def test_the_scenes_in_words_lie_beside_the_tables(tmp_path: Path) -> None:
+    sources.write(tmp_path / "raw", 0, TINY)
+    sources.hand_over(tmp_path / "raw", tmp_path / "prepared")
+    told = (tmp_path / "prepared/scenes.jsonl").read_text(encoding="utf-8")
+    assert told == (tmp_path / "raw/scenes.jsonl").read_text(encoding="utf-8") and "top left" in told
+
+
+def test_a_world_of_one_role_is_another_world(tmp_path: Path) -> None:
+    sources.write(tmp_path / "raw", 0, TINY, Role.alignment)
+    with pytest.raises(ValueError, match="alignment"):
+        sources.write(tmp_path / "raw", 0, TINY)

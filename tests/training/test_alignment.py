@@ -143,7 +143,8 @@ def test_a_step_that_does_not_fit_at_once_is_refused(tiny: Tiny) -> None:
 def test_both_stages_and_instruction_tuning_as_runs(tiny: Tiny) -> None:
     """Stage 1, resumed to the bit; stage 2 from it; instruction tuning from the pair, with both backbones frozen."""
     first = train(tiny(*STAGE1, "name=stage1", "trainer.checkpoint_every=2"))
-    assert {f"train/{name}" for name in objectives.Align.names} < set(read_metrics(first / "metrics.csv")[0])
+    figures = ("contrast", "matching", "generation")
+    assert {f"train/loss/{name}" for name in figures} < set(read_metrics(first / "metrics.csv")[0])
     assert not [name for name in load_file(file(first)) if name.startswith(("llm.", "language_projection."))]
     with pytest.raises(InterruptedError):
         stopped_at(3, tiny(*STAGE1, "name=parts", "trainer.checkpoint_every=2"))

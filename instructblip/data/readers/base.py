@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from instructblip.data.sample import Form, MediaRef, Sample
+from instructblip.data.sample import TURNS, Form, MediaRef, Sample
 
 CLASSES = 2  # of the vocabularies a label is a class of: yes and no, true and false
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which no file can hold
@@ -71,7 +71,7 @@ def _texts(sample: Sample) -> Iterator[tuple[str, Any]]:
         yield "picture", ref.key
         yield "picture", ref.key if ref.relpath is None else ref.relpath
     for name, value in sample.slots.items():
-        parts = value if name == "ocr" else itertools.chain(*value) if name == "history" else [value]
+        parts = value if name == "ocr" else itertools.chain(*value) if name in TURNS else [value]
         yield from ((name, part) for part in parts)
     for answer in sample.answers:
         yield "answer", answer.text

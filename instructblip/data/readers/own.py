@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from instructblip.data.readers.base import Context, Drop
-from instructblip.data.sample import SLOTS, Candidates, MediaRef, Sample, votes
+from instructblip.data.sample import SLOTS, TURNS, Candidates, MediaRef, Sample, votes
 from instructblip.files import read_jsonl
 
 KNOWN = {"id", "image", "response", "candidates", "answer"} | SLOTS
@@ -74,9 +74,9 @@ def _slots(row: Mapping[str, Any]) -> dict[str, Any]:
     slots = {name: row[name] for name in SLOTS - {"answer"} if row.get(name)}
     if "ocr" in slots:
         slots["ocr"] = tuple(map(str, slots["ocr"]))
-    if "history" in slots:
-        slots["history"] = tuple((str(asked), str(said)) for asked, said in slots["history"])
-    if wrong := [name for name in slots if name not in ("ocr", "history") and not isinstance(slots[name], str)]:
+    for turns in TURNS & slots.keys():
+        slots[turns] = tuple((str(asked), str(said)) for asked, said in slots[turns])
+    if wrong := [name for name in slots if name not in TURNS | {"ocr"} and not isinstance(slots[name], str)]:
         raise ValueError(f"`{wrong[0]}` is {slots[wrong[0]]!r}, not a text")
     return dict(sorted(slots.items()))
 

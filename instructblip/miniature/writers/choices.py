@@ -102,7 +102,7 @@ def iconqa(world: World, split: str) -> list[Problem]:
     rng = world.rng(f"iconqa/{split}")
     numbers = {"choose_txt": world.sizes[f"iconqa_{split}"]} | dict.fromkeys(OTHER_TYPES, world.sizes["iconqa_others"])
     total = sum(numbers.values())
-    scenes = iter(distinct(total, ICONQA_ROLES[split], rng, ICONS))
+    scenes = iter(distinct(total, world.role(ICONQA_ROLES[split]), rng, ICONS))
     pids = iter(rng.sample(ICONQA_PIDS[split], total))
     return [
         Problem(str(next(pids)), row, shown)
@@ -176,7 +176,7 @@ def hateful_memes(world: World) -> dict[str, list[NamedMeme]]:
     ids = iter(rng.sample(MEME_IDS, sum(sizes.values())))
     written = {}
     for role, splits in MEME_SPLITS.items():
-        scenes = iter(distinct(sum(sizes[split] for split in splits), role, rng, draw_things))
+        scenes = iter(distinct(sum(sizes[split] for split in splits), world.role(role), rng, draw_things))
         for split in splits:
             made = memes(islice(scenes, (sizes[split] + 1) // 2), rng)[: sizes[split]]
             written[split] = [NamedMeme(next(ids), meme) for meme in made]

@@ -75,7 +75,10 @@ def write_scienceqa(tree: Path, world: World) -> None:
         album, rng = world.pictures(f"scienceqa_{split}"), world.rng(f"scienceqa/{split}")
         free = range(100_000 * (place + 1), 100_000 * (place + 1) + 20_000)
         pids = rng.sample(free, round(WITHOUT_PICTURE * len(album)))
-        spoken = [Picture(pid, "", scene) for pid, scene in zip(pids, distinct(len(pids), role, rng, few), strict=True)]
+        spoken = [
+            Picture(pid, "", scene)
+            for pid, scene in zip(pids, distinct(len(pids), world.role(role), rng, few), strict=True)
+        ]
         written = scienceqa(split, album, rng) | scienceqa(split, spoken, rng)
         listed[split] = rng.sample(list(written), len(written))
         problems |= {pid: written[pid] for pid in listed[split]}
@@ -96,12 +99,12 @@ def scienceqa(split: str, album: Sequence[Picture], rng: random.Random) -> dict[
 
 def _problem(split: str, picture: Picture, question: Ruled, rng: random.Random) -> Record:
     pairs, gold = question.context(rng)
-    rules = [f"{_plural(value, question.kind)} {does}" for value, does in pairs]
+    rules = [rule(value, question.kind, does) for value, does in pairs]
     context = [] if picture.file else [_told(question, picture)]
     if picture.file and rng.random() < WITHOUT_HINT:
-        text = f"{_listed(rules)}. {question.text}"
+        text = f"{listed(rules)}. {question.text}"
     else:
-        text, context = question.text, [*context, f"{_listed(rules)}."]
+        text, context = question.text, [*context, f"{listed(rules)}."]
     value, does = pairs[gold]
     order = rng.sample(range(len(pairs)), len(pairs))
     return {
@@ -129,11 +132,11 @@ def _told(question: Ruled, picture: Picture) -> str:
     return f"There is {with_article(f'{item.size} {item.name}')}."
 
 
-def _plural(value: str, kind: str) -> str:
-    return f"{value}s" if kind == "shape" else f"{value} things"
+def rule(value: str, kind: str, does: str) -> str:
+    return f"{value}s {does}" if kind == "shape" else f"{value} things {does}"
 
 
-def _listed(rules: Sequence[str]) -> str:
+def listed(rules: Sequence[str]) -> str:
     return _capital(f"{', '.join(rules[:-1])} and {rules[-1]}")
 
 

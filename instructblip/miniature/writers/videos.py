@@ -96,14 +96,16 @@ def write_ivqa(tree: Path, world: World) -> None:
 def msvd(world: World, split: str) -> list[Film]:
     rng = world.rng(f"msvd/{split}")
     number = -(-world.sizes[f"msvd_qa_{split}"] // QUESTIONS)
-    return [Film(_youtube(rng), clip) for clip in clips(number, ROLES[split], rng, THINGS)]
+    return [Film(_youtube(rng), clip) for clip in clips(number, world.role(ROLES[split]), rng, THINGS)]
 
 
 def msrvtt(world: World, split: str, first: int) -> list[Film]:
     """Clips numbered from `first`."""
     rng = world.rng(f"msrvtt/{split}")
     number = -(-world.sizes[f"msrvtt_qa_{split}"] // QUESTIONS)
-    return [Film(f"video{first + k}", clip) for k, clip in enumerate(clips(number, ROLES[split], rng, THINGS))]
+    return [
+        Film(f"video{first + k}", clip) for k, clip in enumerate(clips(number, world.role(ROLES[split]), rng, THINGS))
+    ]
 
 
 def ivqa(world: World, split: str) -> list[Film]:
@@ -111,8 +113,8 @@ def ivqa(world: World, split: str) -> list[Film]:
     rng = world.rng(f"ivqa/{split}")
     number = world.sizes[f"ivqa_{split}"]
     still = round(STILL * number)
-    made = clips(number - still, ROLES[split], rng, THINGS)
-    made += [Clip(scene) for scene in distinct(still, ROLES[split], rng, THINGS)]
+    made = clips(number - still, world.role(ROLES[split]), rng, THINGS)
+    made += [Clip(scene) for scene in distinct(still, world.role(ROLES[split]), rng, THINGS)]
     rng.shuffle(made)
     return [Film(_youtube(rng), clip) for clip in made]
 

@@ -1,0 +1,102 @@
+"""What a linear map reads off the frozen patches: the gate of the vision encoder.
+
+A bottleneck can only lose what the encoder has. Scenes are of the evaluation role, under a seed of their own.
+Shapes: N pictures or cells, P patches, V vision width, K classes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from instructblip.data.transforms import evaluation_pixels
+from instructblip.miniature.drawing import PLAIN, Look, render
+from instructblip.miniature.scenes import (
+    COLOURS,
+    GRID,
+    SHAPES,
+    SIZES,
+    WORDS,
+    Draw,
+    Object,
+    Role,
+    Scene,
+    distinct,
+    sample,
+)
+from instructblip.models.vision import VisionEncoder
+
+FACTORS = ("shape", "colour", "size", "word", "cell", "blur")
+PICTURES = 3000  # of them a third is kept to measure
+BLURRED = 12.0  # pixels: nothing can be told
+RIDGE = 1e-4
+printed: Draw = partial(sample, counts=(2, 3, 4), words=(1, 2, 3))
+
+
+def probe(vision: VisionEncoder, seed: int = 0, pictures: int = PICTURES) -> dict[str, float]:
+    """Accuracy of each factor on pictures that the linear maps were not fitted on."""
+    rng = random.Random(f"probe/{seed}")
+    scenes = distinct(pictures, Role.evaluation, rng, printed)
+    tokens = encode(vision, scenes, rng)  # (N, P, V)
+    cells = by_cell(tokens)  # (N, 9, V of a cell)
+    cut = pictures - pictures // 3
+    found = {}
+    for factor in FACTORS[:-1]:
+        rows = [(place, item) for place, scene in enumerate(scenes) for item in scene.objects]
+        features = torch.stack([cells[place, item.cell] for place, item in rows])
+        labels = torch.tensor([label(item, factor) for _, item in rows])
+        train = torch.tensor([place < cut for place, _ in rows])
+        found[factor] = accuracy(features, labels, train)
+    blurred = torch.cat([tokens, encode(vision, scenes, rng, Look(blur=BLURRED))]).mean(1)  # (2N, V)
+    labels = torch.arange(2).repeat_interleave(pictures)
+    found["blur"] = accuracy(blurred, labels, torch.arange(pictures).repeat(2) < cut)
+    return found
+
+
+def label(item: Object, factor: str) -> int:
+    if factor == "word":
+        return 1 + WORDS.index(item.word) if item.word else 0
+    if factor == "cell":
+        return item.cell
+    return {"shape": SHAPES, "colour": tuple(COLOURS), "size": tuple(SIZES)}[factor].index(getattr(item, factor))
+
+
+@torch.no_grad()
+def encode(vision: VisionEncoder, scenes: Sequence[Scene], rng: random.Random, look: Look = PLAIN) -> Tensor:
+    """Patches (N, P, V), CLS left out."""
+    pixels = torch.stack([evaluation_pixels(render(scene, rng, look), vision.image_size) for scene in scenes])
+    tokens = torch.cat([vision(part) for part in pixels.split(256)])
+    return tokens[:, -((vision.image_size // int(vision.encoder.config.patch_size)) ** 2) :]
+
+
+def by_cell(tokens: Tensor) -> Tensor:
+    """(N, P, V) -> (N, 9, patches of a cell * V), cells row by row."""
+    side = int(tokens.size(1) ** 0.5)
+    grid = tokens.unflatten(1, (GRID, side // GRID, GRID, side // GRID))  # (N, 3, s, 3, s, V)
+    return grid.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
+
+
+def accuracy(features: Tensor, labels: Tensor, train: Tensor) -> float:
+    """Of multinomial logistic regression, fitted where `train` (N,) is True and measured where it is not."""
+    known, own = features[train], labels[train]
+    mean, std = known.mean(0), known.std(0).clamp(min=1e-6)
+    inputs, classes = (known - mean) / std, int(labels.max()) + 1
+    weight = torch.zeros(inputs.size(1), classes, requires_grad=True)
+    bias = torch.zeros(classes, requires_grad=True)
+    solver = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        value = F.cross_entropy(inputs @ weight + bias, own) + RIDGE * weight.square().sum()
+        value.backward()
+        return value
+
+    solver.step(loss)
+    with torch.no_grad():
+        said = (((features[~train] - mean) / std) @ weight + bias).argmax(1)
+    return float((said == labels[~train]).float().mean())
