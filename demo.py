@@ -18,13 +18,14 @@ def main(config: DemoConfig) -> None:
 
     require_gradio()
     port = free_port(config.host, config.port)
-    from instructblip.demo.asking import Decoder
+    from instructblip.demo.asking import Decoder, decoded
     from instructblip.demo.examples import examples
     from instructblip.demo.serving import own_folder, serve
     from instructblip.evaluation.parts import Share
     from instructblip.evaluation.predict import device
     from instructblip.inference import Assistant
 
+    decoded(config.recipe)  # refuses before the weights are read
     assistant = Assistant.of(asked.load(config, device(config.device, Share())))
     decoder = Decoder.of(config.recipe, assistant.family)
     with own_folder() as folder:

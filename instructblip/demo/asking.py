@@ -15,7 +15,7 @@ from instructblip.evaluation.answering import decoding
 from instructblip.evaluation.pages.maps import largest, over, pale
 from instructblip.inference import Assistant, Scored
 from instructblip.models.attention import Attended
-from instructblip.protocols import Mode
+from instructblip.protocols import Decoding, Mode
 
 LONGEST = 4_000  # characters of an instruction, and of all options (ours)
 MOST_OPTIONS = 200  # (ours)
@@ -43,12 +43,17 @@ class Decoder:
 
     @classmethod
     def of(cls, recipe: str, family: str) -> Decoder:
-        """Raises ValueError for a recipe that is not known, or whose answers are not written but ranked."""
-        protocol = recipes.load(recipe).evaluation
-        if protocol is None or protocol.mode is not Mode.generate:
-            raise ValueError(f"recipe={recipe} has no decoding settings, nothing is generated for it; vqav2 has some")
-        settings = decoding(protocol.decoding, family)
+        """For one of the two families of language models. Raises ValueError as `decoded` does."""
+        settings = decoding(decoded(recipe), family)
         return cls(recipe, {name: value for name, value in settings.items() if name != "seed"})
+
+
+def decoded(recipe: str) -> Decoding:
+    """Raises ValueError for a recipe that is not known, or whose answers are not written but ranked."""
+    protocol = recipes.load(recipe).evaluation
+    if protocol is None or protocol.mode is not Mode.generate:
+        raise ValueError(f"recipe={recipe} has no decoding settings, nothing is generated for it; vqav2 has some")
+    return protocol.decoding
 
 
 def ask(

@@ -54,14 +54,17 @@ def own_folder() -> Iterator[Path]:
 
 
 def serve(page: gr.Blocks, host: str, port: int) -> None:
-    """Until Ctrl-C; a SIGTERM exits with 143."""
+    """Until Ctrl-C; a SIGTERM exits with 143. Raises ValueError when somebody else took the port."""
     signal.signal(signal.SIGTERM, _stop)
     page.queue(default_concurrency_limit=1)  # one model, one question at a time
-    page.launch(
-        server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True, show_error=True,
-        max_file_size=LARGEST, enable_monitoring=False, run_history=False, footer_links=[], ssr_mode=False,
-        mcp_server=False, pwa=False, css=CSS, theme=_theme(),
-    )  # fmt: skip
+    try:
+        page.launch(
+            server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True, show_error=True,
+            max_file_size=LARGEST, enable_monitoring=False, run_history=False, footer_links=[], ssr_mode=False,
+            mcp_server=False, pwa=False, css=CSS, theme=_theme(),
+        )  # fmt: skip
+    except OSError as error:
+        raise ValueError(f"port={port} was taken while the model was loaded; port=0 takes any free port") from error
     print(f"Open http://{host}:{port} (Ctrl-C ends it)", flush=True)
     page.block_thread()
 
