@@ -23,16 +23,26 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from instructblip.miniature import corpus, sources
+from instructblip.miniature.albums import Sizes
 from instructblip.miniature.corpus import ALIGNMENT, Row
 from instructblip.miniature.scenes import SIDE, Role
 from instructblip.miniature.world import World, write_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = "instructblip/miniature/recipes"
-FAMILIES = {"llama": "tiny_llama", "t5": "tiny_t5"}  # file name of a language model -> its config
+FAMILIES = {"llama": "miniature_llama", "t5": "miniature_t5"}  # file name of a language model -> its config
 ROWS, DIALOGUES = 80_000, 12_000  # scenes in words
 HELD_BACK = 0.03  # of the rows, whose loss and answers say how good a part is
-WORLDS = {Role.language: 7000, Role.alignment: 8000}  # plus the backbone's seed: no other world is rendered with these
+STEPS = {  # of each part
+    "language-llama": 4000,
+    "language-t5": 4000,
+    "vision": 2000,
+    "stage1": 1500,
+    "stage2-llama": 1500,
+    "stage2-t5": 1500,
+}
+SMALLEST = 8  # of rows or steps, whatever the share
+WORLD = 8000  # plus the backbone's seed: no other world is rendered with these
 PREFIXES = {"vision": "vision.encoder.", "llm": "llm.model."}
 
 
@@ -43,9 +53,7 @@ class Workshop:
     seed: int
     folder: Path
     weights: Path
-
-    def world(self, role: Role) -> int:
-        return WORLDS[role] + self.seed
+    share: float = 1.0  # of all rows, pictures and steps
 
     def raw(self, role: Role) -> Path:
         return self.folder / role.name / "raw"
@@ -56,6 +64,14 @@ class Workshop:
     @property
     def runs(self) -> Path:
         return self.folder / "runs"
+
+    @property
+    def alignment(self) -> World:
+        given = {name: max(1, round(self.share * number)) for name, number in ALIGNMENT.given.items()}
+        return World(WORLD + self.seed, Sizes(ALIGNMENT.scale * self.share, given), Role.alignment)
+
+    def part(self, number: int) -> int:
+        return max(SMALLEST, round(self.share * number))
 
     def file(self, name: str) -> Path:
         return self.weights / f"{name}.safetensors"
@@ -84,8 +100,8 @@ def tell(shop: Workshop) -> None:
     raw = shop.raw(Role.language)
     if (raw / "scene_text" / "val.jsonl").is_file():
         return
-    write_texts(raw / "scene_dialogues", corpus.dialogues, DIALOGUES, shop.seed)
-    write_texts(raw / "scene_text", corpus.texts, ROWS, shop.seed)
+    write_texts(raw / "scene_dialogues", corpus.dialogues, shop.part(DIALOGUES), shop.seed)
+    write_texts(raw / "scene_text", corpus.texts, shop.part(ROWS), shop.seed)
     for name in ("scene_text", "scene_dialogues"):
         program("prepare", *_paths(shop, Role.language), f"recipe={RECIPES}/{name}.yaml", "splits=[train,val]")
 
@@ -95,8 +111,9 @@ def show(shop: Workshop) -> None:
     raw = shop.raw(Role.alignment)
     if (raw / "scene_pictures" / "val.jsonl").is_file():
         return
-    sources.write(raw, shop.world(Role.alignment), ALIGNMENT, Role.alignment)
-    write_pictures(raw, World(shop.world(Role.alignment), ALIGNMENT, Role.alignment))
+    world = shop.alignment
+    sources.write(raw, world.seed, world.sizes, world.only)
+    write_pictures(raw, world)
     paths = _paths(shop, Role.alignment)
     program("prepare", *paths, "recipe=[coco_caption,web_capfilt]", "check_counts=false")
     pictures = [f"recipe={RECIPES}/scene_pictures.yaml", f"+paths.media.scene_pictures={raw}"]
@@ -106,7 +123,7 @@ def show(shop: Workshop) -> None:
 def train(shop: Workshop, name: str, role: Role, experiments: Sequence[str], overrides: Sequence[str]) -> None:
     experiment = f"experiment=[{','.join(['miniature/backbone', *experiments])}]"
     settings = [f"seed={shop.seed}", f"name={name}", "resume=auto", f"paths.runs={shop.runs}", *overrides]
-    program("train", experiment, *_paths(shop, role), *settings)
+    program("train", experiment, *_paths(shop, role), *settings, f"steps={shop.part(STEPS[name])}")
 
 
 def program(name: str, *arguments: str) -> None:
@@ -159,9 +176,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of worlds, streams and first weights")
     parser.add_argument("--folder", type=Path, help="where it is made; data/miniature/backbone-SEED")
     parser.add_argument("--weights", type=Path, help="where its files go; FOLDER/weights")
+    parser.add_argument("--share", type=float, default=1.0, help="of rows, pictures and steps, to see that it runs")
     given = parser.parse_args()
     folder = (given.folder or ROOT / "data" / "miniature" / f"backbone-{given.seed}").resolve()
-    make(Workshop(given.seed, folder, (given.weights or folder / "weights").resolve()))
+    make(Workshop(given.seed, folder, (given.weights or folder / "weights").resolve(), given.share))
 
 
 if __name__ == "__main__":

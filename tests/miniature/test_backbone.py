@@ -1,0 +1,41 @@
+"""The backbone's chain, a two-hundredth of it: every part over the files of those before, by the ordinary programs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from instructblip.models.instructblip import build
+from tests.conftest import ROOT, composed
+
+pytestmark = pytest.mark.system
+FILES = {"vision", "llama", "t5", "stage1", "stage2_llama", "stage2_t5"}
+MEGABYTE = 2**20
+
+
+def test_the_chain_makes_files_that_a_model_is_built_of(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "instructblip.miniature.backbone", "--share", "0.005", "--folder", str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    weights = tmp_path / "weights"
+    files = {path.stem: path for path in weights.iterdir()}
+    assert set(files) == FILES
+    assert sum(path.stat().st_size for path in files.values()) < 16 * MEGABYTE
+    assert {tensor.dtype for path in files.values() for tensor in load_file(path).values()} == {torch.bfloat16}
+    for each in ("llama", "t5"):
+        config = composed(
+            "train", "experiment=miniature", f"model=miniature_{each}", "model.unfreeze=[]", "model.random_init=false",
+            f"model.vision.weights={weights}/vision.safetensors", f"model.llm.weights={weights}/{each}.safetensors",
+            f"model.init=[{weights}/stage1.safetensors,{weights}/stage2_{each}.safetensors]",
+        ).model  # fmt: skip
+        model = build(config, seed=0)
+        given = load_file(files[f"stage2_{each}"])["language_projection.weight"]
+        torch.testing.assert_close(model.language_projection.weight, given.float(), rtol=0, atol=0)
+        assert next(model.llm.parameters()).dtype == torch.float32 and not model.llm.training
