@@ -44,6 +44,7 @@ NEEDS_A_BASE = (
     "finetune/",
     "control/",
     "family/",
+    "miniature/vision",
 )  # experiments that change another one and name no base of their own
 NOT_MEANINGFUL = (
     "experiment", "seed", "name", "resume", "allow_change", "dry_run", "selfcheck", "plan", "paths", "trainer",

@@ -153,9 +153,12 @@ def test_likelihoods_are_those_of_the_ranking(wrapper: ModuleType, run: Path) ->
         expected = dict(model.assistant.rank(PICTURES[number], text, ["red", "blue"]))
         red, blue, named = found[3 * number : 3 * number + 3]
         assert (red[0], blue[0]) == pytest.approx((expected["red"], expected["blue"]), abs=1e-4) and blue == named
-    written = model.generate_until(asked(max_new_tokens=1))[0]
-    greedy = model.loglikelihood([Request((QUESTIONS[0], written, visual, 0, "colors", "test"))])
-    other = model.loglikelihood([Request((QUESTIONS[0], f"{written} blue", visual, 0, "colors", "test"))])
+    texts = model.generate_until(asked(max_new_tokens=1))
+    number = next(number for number, text in enumerate(texts) if text.isascii() and text.isalpha())  # a whole word
+    greedy, other = (
+        model.loglikelihood([Request((QUESTIONS[number], text, visual, number, "colors", "test"))])
+        for text in (texts[number], f"{texts[number]} blue")
+    )
     assert greedy[0][1] is True and greedy[0][0] > other[0][0] and {type(each) for each in found[0]} == {float, bool}
 
 

@@ -82,11 +82,11 @@ def make(shop: Workshop) -> None:
     tell(shop)
     show(shop)
     for name, model in FAMILIES.items():
-        train(shop, f"language-{name}", Role.language, ["miniature/language"], [f"model={model}"])
+        train(shop, f"language-{name}", Role.language, [], [f"model={model}"])
         ship(shop, f"language-{name}", name, PREFIXES["llm"])
     train(shop, "vision", Role.alignment, ["align/stage1", "miniature/vision"], [])
     ship(shop, "vision", "vision", PREFIXES["vision"])
-    seen = [f"model.vision.weights={shop.file('vision')}"]
+    seen = [f"model.vision.weights={shop.file('vision')}", "model.unfreeze=[]", "loss.reduction=group"]
     train(shop, "stage1", Role.alignment, ["align/stage1", "align/miniature"], seen)
     ship(shop, "stage1", "stage1")
     for name, model in FAMILIES.items():

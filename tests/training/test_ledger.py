@@ -174,15 +174,3 @@ def test_honest_draws_are_as_unlikely_as_they_say() -> None:
         values = [chi_square(rng.multinomial(groups, p).tolist(), (groups * p).tolist()).p for _ in range(2000)]
         below = np.array([value for value in values if value is not None])
         assert 0.07 < (below < 0.1).mean() < 0.13 and (below < 0.001).mean() < 0.006 and below.min() > ALARM
-
-
-def test_a_step_costs_microseconds(tiny: Tiny) -> None:
-    import time
-
-    config = tiny("batch_size=32", "group_size=4", "trainer.micro_batch_size=8")
-    data = steps_of(config)
-    ledger, step = Ledger(data.data), data.steps(0, 1).read(0)
-    began = time.process_time()
-    for _ in range(200):
-        ledger.add(step)
-    assert (time.process_time() - began) / 200 < 1e-3

@@ -74,6 +74,9 @@ def _open(stream: Any) -> Any:
     if not container.streams.video:
         container.close()
         raise BadMedia("clip", "has no video stream")
+    if container.streams.video[0].codec_context is None:  # of which PyAV knows neither width nor height
+        container.close()
+        raise BadMedia("clip", "has a video stream that nothing here decodes")
     container.streams.video[0].thread_count = 1
     return container
 
