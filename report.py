@@ -32,13 +32,14 @@ def main(config: ReportConfig) -> None:
 
 def show_runs(config: ReportConfig, console: Console) -> None:
     from instructblip.evaluation.runs import overview
+    from instructblip.evaluation.tables.report import standings
 
-    for part in overview(config.runs, Path(config.paths.runs)):
+    for part in [*overview(config.runs, Path(config.paths.runs)), *standings(config)]:
         console.print(part)
 
 
 def show_tables(config: ReportConfig, console: Console) -> None:
-    from instructblip.evaluation.tables.rendering import terminal
+    from instructblip.evaluation.tables.rendering import shown
     from instructblip.evaluation.tables.report import chosen, outdated, pages, write
     from instructblip.evaluation.tables.results import results
 
@@ -46,9 +47,8 @@ def show_tables(config: ReportConfig, console: Console) -> None:
     found = results(config.runs, Path(config.paths.runs))
     for page in pages(config, found):
         for sheet in page.sheets:
-            console.print(terminal(sheet))
-            for note in sheet.notes:
-                console.print(note, markup=False, highlight=False)
+            for part in shown(sheet):
+                console.print(part)
         written = write(page, Path(config.paths.runs) / "report")
         console.print(f"Written: {' '.join(map(str, written))}\n", markup=False, highlight=False)
     for line in outdated(found):

@@ -101,6 +101,11 @@ def terminal(sheet: Sheet) -> Table:
     return table
 
 
+def shown(sheet: Sheet) -> list[Table | Text]:
+    """For a terminal, with its notes below."""
+    return [terminal(sheet), *map(Text, sheet.notes)]
+
+
 def markdown(sheet: Sheet) -> str:
     lines = [f"## {sheet.title}", ""]
     if sheet.lines:

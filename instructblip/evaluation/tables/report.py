@@ -6,13 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.table import Table
+from rich.text import Text
+
 from instructblip.config.evaluation import ReportConfig
-from instructblip.evaluation.tables import ablations, claims, described, published, rendering, synthetic, wordings
+from instructblip.evaluation.tables import (
+    ablations,
+    claims,
+    described,
+    hypotheses,
+    normalised,
+    published,
+    rendering,
+    synthetic,
+    wordings,
+)
 from instructblip.evaluation.tables.cell import Cell
 from instructblip.evaluation.tables.cells import fill
 from instructblip.evaluation.tables.published import SCORED
 from instructblip.evaluation.tables.rendering import Sheet
-from instructblip.evaluation.tables.results import Result
+from instructblip.evaluation.tables.results import Result, results
 from instructblip.files import replacing
 from instructblip.names import require
 
@@ -43,8 +56,21 @@ def pages(config: ReportConfig, found: Sequence[Result]) -> list[Page]:
     wanted = [name for name in SCORED if name in names or "claims" in names]
     filled = {name: fill(published.load(name), found, config.partition, config.draws) for name in wanted}
     made = [_page(name, filled, found, config) for name in names]
-    embedded = synthetic.sheet(found)
-    return [*made, Page("synthetic", (embedded,))] if embedded else made
+    sheets = embedded(found, config.draws)
+    return [*made, Page("synthetic", tuple(sheets))] if sheets else made
+
+
+def embedded(found: Sequence[Result], draws: int) -> list[Sheet]:
+    """Runs in an embedded world: every score, the held-out ones between floor and ceiling, the declared hypotheses."""
+    scores = synthetic.sheet(found)
+    between = normalised.sheet(found)
+    return [scores, *([between] if between else []), *hypotheses.sheets(found, draws)] if scores else []
+
+
+def standings(config: ReportConfig) -> list[Table | Text]:
+    """For a terminal: what is said of these runs in an embedded world beside their scores."""
+    sheets = embedded(results(config.runs, Path(config.paths.runs)), config.draws)
+    return [part for sheet in sheets[1:] for part in rendering.shown(sheet)]
 
 
 def outdated(found: Sequence[Result]) -> list[str]:
