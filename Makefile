@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 export HF_DATASETS_OFFLINE := 1
 
-.PHONY: help setup train test test-system check format
+.PHONY: help setup train tables test test-system check format
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -25,6 +25,9 @@ train: setup  ## the whole line on the embedded world: prepare, train, evaluate,
 	$(BIN)/python evaluate.py run=miniature-s42 recipe=[vqav2,vsr]
 	$(BIN)/python evaluate.py run=miniature-s42 recipe=vqav2 images=shuffled
 	$(BIN)/python report.py
+
+tables: setup  ## Tables 1, 2 and Figure 4 in miniature, two model families, three seeds: long; goes on when called again
+	$(BIN)/python experiments/miniature_tables.py
 
 test: setup  ## everything that needs no system package: CPU, no network
 	$(BIN)/python -m pytest -m 'not system'

@@ -8,6 +8,7 @@ python evaluate.py run=NAME recipe=gqa prompts=all           every wording of th
 python evaluate.py run=NAME recipe=held_out images=shuffled  a control: every question with another picture;
                                                              also deranged, none (floors), told (the ceiling)
 python evaluate.py run=NAME recipe=held_out constant=true    the majority floor: the best constant answer; no model
+python evaluate.py run=NAME recipe=held_out missing=true     leaves out what has its scores
 python evaluate.py run=NAME recipe=vsr predict=false         scores the predictions that are there; no model
 """
 
@@ -24,7 +25,7 @@ def main(config: EvaluateConfig) -> None:
 
     from rich.console import Console
 
-    from instructblip.evaluation.answered import answering
+    from instructblip.evaluation.answered import answering, left
     from instructblip.evaluation.runs import scores_table
     from instructblip.evaluation.scores import score, submission_path
     from instructblip.evaluation.sensitivity import sensitivities, sensitivity_table
@@ -32,6 +33,8 @@ def main(config: EvaluateConfig) -> None:
 
     config.paths.data = asked.prepared()
     recipes, notes = planned(config)
+    if not (recipes := left(recipes, asked, config)):
+        return print(f"{asked.name}: all of it is scored")
     answered, scores = answering(asked, config), []
     for trials in recipes:
         for trial in answered(trials):

@@ -22,6 +22,7 @@ class EvaluateConfig:
     prompts: str = "paper"  # or lavis, the id of a template, or all
     variant: str | None = None  # of the recipe's protocol
     predict: bool = True  # false: score the predictions that are there
+    missing: bool = False  # only what has no score yet
     submit: bool = False  # also write the file a server takes; of an unlabelled split it always is
     images: Images = Images.own
     constant: bool = False  # in the model's place the best constant answer of what the run was tuned on

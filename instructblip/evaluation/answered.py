@@ -14,6 +14,17 @@ if TYPE_CHECKING:  # nothing heavy before a config is known to be good
     from instructblip.evaluation.trials import Trial
 
 
+def left(recipes: list[list[Trial]], asked: Subject, config: EvaluateConfig) -> list[list[Trial]]:
+    """All trials of each recipe; with `missing=true` those that have no scores.json, and no recipe without any."""
+    if not config.missing:
+        return recipes
+    unscored = [
+        [trial for trial in trials if not trial.path(asked.results, config).with_name("scores.json").is_file()]
+        for trials in recipes
+    ]
+    return [trials for trials in unscored if trials]
+
+
 def answering(asked: Subject, config: EvaluateConfig) -> Callable[[list[Trial]], list[Trial]]:
     """Writes the predictions of a recipe's trials, by the model or a constant, and returns those to be scored."""
     if config.constant:

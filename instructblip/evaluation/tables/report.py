@@ -18,6 +18,7 @@ from instructblip.evaluation.tables import (
     normalised,
     published,
     rendering,
+    scaled,
     synthetic,
     wordings,
 )
@@ -64,7 +65,9 @@ def embedded(found: Sequence[Result], draws: int) -> list[Sheet]:
     """Runs in an embedded world: every score, the held-out ones between floor and ceiling, the declared hypotheses."""
     scores = synthetic.sheet(found)
     between = normalised.sheet(found)
-    return [scores, *([between] if between else []), *hypotheses.sheets(found, draws)] if scores else []
+    if scores is None:
+        return []
+    return [scores, *([between] if between else []), *scaled.sheets(found), *hypotheses.sheets(found, draws)]
 
 
 def standings(config: ReportConfig) -> list[Table | Text]:
