@@ -20,6 +20,7 @@ from instructblip.evaluation.tables.results import Result
 from instructblip.evaluation.tables.synthetic import HEADING
 
 HEADER = ("experiment", "model", "seeds", "recipe", "prompt", "metric", "score", *FLOORS, TOLD, "normalised")
+TITLE = f"Held-out scores between floor and ceiling in a {HEADING}"
 TRAINED, OTHER = "a training template", "no training template"
 NOTES = (
     "Normalised: (score - best floor) / (scene told - best floor). Floors: the best constant answer of what was tuned "
@@ -39,7 +40,7 @@ def sheet(found: Sequence[Result]) -> Sheet | None:
         if any(each.controls for each in measured.standings):
             groups.setdefault((" + ".join(run.experiment) or run.name, run.recipe), []).append((run, measured))
     lines = [line for (experiment, _), runs in sorted(groups.items()) for line in _lines(experiment, runs)]
-    return Sheet(f"Held-out scores between floor and ceiling in a {HEADING}", HEADER, lines, NOTES) if lines else None
+    return Sheet(TITLE, HEADER, lines, NOTES) if lines else None
 
 
 def _lines(experiment: str, runs: Sequence[tuple[Result, Endpoint]]) -> list[list[str]]:

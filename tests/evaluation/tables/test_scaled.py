@@ -42,12 +42,14 @@ def test_one_sweep_trains_all_and_every_run_is_scored(tmp_path: Path) -> None:
 def test_cells_are_means_over_seeds_with_the_endpoint_behind(make: Made, runs: Path) -> None:
     tuned(make, "miniature", seed=1, **RULER)
     tuned(make, "miniature", seed=2, **RULER | {"own": 0.9})
+    tuned(make, "miniature", "control/captions", seed=1, own=0.5)
     plain = tuned(make, "miniature", "multitask/plain", seed=1)
     scored(plain, {"own": 0.45}, profile="plain")
     tables = {sheet.title.split(":")[0]: sheet for sheet in scaled.sheets(results([], runs))}
     first = {line[0]: line for line in tables["Table 1 in miniature"].lines}
     assert first["instruction-tuned, causal"][1:3] == ["1, 2", "75.0\n60.0 to 90.0"]
     assert first["instruction-tuned, causal"][-1] == "75.0\n50.0 to 100.0"
+    assert "Table 2 in miniature" not in tables  # of one row
     assert first["instruction-tuned, encoder-decoder"][-1] == "not run"
     fourth = {line[0]: line for line in tables["Figure 4 in miniature"].lines}
     assert (
