@@ -91,6 +91,7 @@ def make(shop: Workshop) -> None:
     ship(shop, "stage1", "stage1")
     for name, model in FAMILIES.items():
         given = [f"model={model}", f"model.llm.weights={shop.file(name)}", f"model.init={shop.file('stage1')}"]
+        given += ["objective=instruct"]  # the captions through the frozen language model
         train(shop, f"stage2-{name}", Role.alignment, ["align/stage2", "align/miniature"], seen + given)
         ship(shop, f"stage2-{name}", f"stage2_{name}")
 
