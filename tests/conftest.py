@@ -123,6 +123,19 @@ def tiny(world: World, tmp_path: Path) -> Callable[..., TrainConfig]:
     return make
 
 
+def one_step(world: World, runs: Path) -> Path:
+    """The folder of a finished run of one step, under `runs`."""
+    from instructblip.training.run import opened  # seconds that most tests need not wait for
+    from train import fit
+
+    little = ["steps=1", "batch_size=4", "group_size=4", "trainer.micro_batch_size=4", "trainer.num_workers=0"]
+    places = [f"paths.data={world.data}", f"paths.runs={runs}"]
+    config = composed("train", "experiment=miniature", "name=run", *little, *places)
+    with opened(config) as folder:
+        fit(config, folder)
+    return folder
+
+
 @pytest.fixture
 def real() -> Path:
     """The real annotation files and photographs, where they lie beside the repository."""

@@ -17,9 +17,7 @@ import pytest
 from PIL import Image
 
 from instructblip import lmms_eval
-from instructblip.training.run import opened
-from tests.conftest import ROOT, World, composed
-from train import fit
+from tests.conftest import ROOT, World, one_step
 
 PICTURES = [
     Image.fromarray(np.random.default_rng(number).integers(0, 255, (30, 40, 3), dtype=np.uint8)) for number in range(5)
@@ -71,12 +69,7 @@ class Request:
 
 @pytest.fixture(scope="module")
 def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    small = ["steps=1", "batch_size=4", "group_size=4", "trainer.micro_batch_size=4", "trainer.num_workers=0"]
-    places = [f"paths.data={world.data}", f"paths.runs={tmp_path_factory.mktemp('runs')}"]
-    config = composed("train", "experiment=miniature", "name=run", *small, *places)
-    with opened(config) as folder:
-        fit(config, folder)
-    return folder
+    return one_step(world, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture

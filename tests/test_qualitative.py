@@ -24,9 +24,7 @@ from instructblip.config.evaluation import ReportConfig
 from instructblip.evaluation.qualitative import SETS, compare, read_set, set_path, transcript
 from instructblip.inference import load
 from instructblip.models.others import load_other
-from instructblip.training.run import opened
-from tests.conftest import ROOT, World, composed
-from train import fit
+from tests.conftest import ROOT, World, composed, one_step
 
 CHAT = (
     "{% for message in messages %}{{ message['role'].upper() }}: {% for part in message['content'] %}"
@@ -47,12 +45,7 @@ items:
 def runs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of one step."""
     runs = tmp_path_factory.mktemp("runs")
-    little = ["steps=1", "batch_size=4", "group_size=4", "trainer.micro_batch_size=4", "trainer.num_workers=0"]
-    config = composed(
-        "train", "experiment=miniature", "name=run", *little, f"paths.data={world.data}", f"paths.runs={runs}"
-    )
-    with opened(config) as folder:
-        fit(config, folder)
+    one_step(world, runs)
     return runs
 
 

@@ -9,9 +9,7 @@ import pytest
 from instructblip.models.instructblip import build
 from instructblip.models.loaded import Loaded
 from instructblip.models.tokenizers import tokenizers
-from instructblip.training.run import opened
-from tests.conftest import World, composed
-from train import fit
+from tests.conftest import World, composed, one_step
 
 
 def untrained(*overrides: str) -> Loaded:
@@ -23,10 +21,5 @@ def untrained(*overrides: str) -> Loaded:
 def runs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of one step."""
     runs = tmp_path_factory.mktemp("runs")
-    little = ["steps=1", "batch_size=4", "group_size=4", "trainer.micro_batch_size=4", "trainer.num_workers=0"]
-    config = composed(
-        "train", "experiment=miniature", "name=run", *little, f"paths.data={world.data}", f"paths.runs={runs}"
-    )
-    with opened(config) as folder:
-        fit(config, folder)
+    one_step(world, runs)
     return runs
