@@ -18,15 +18,14 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from instructblip.miniature import corpus, sources
 from instructblip.miniature.albums import Sizes
 from instructblip.miniature.corpus import ALIGNMENT, Row
 from instructblip.miniature.scenes import SIDE, Role
 from instructblip.miniature.world import World, write_lines
+from instructblip.models.weights import BASE, read
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = "instructblip/miniature/recipes"
@@ -43,7 +42,6 @@ STEPS = {  # of each part
 }
 SMALLEST = 8  # of rows or steps, whatever the share
 WORLD = 8000  # plus the backbone's seed: no other world is rendered with these
-PREFIXES = {"vision": "vision.encoder.", "llm": "llm.model."}
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,9 @@ def make(shop: Workshop) -> None:
     show(shop)
     for name, model in FAMILIES.items():
         train(shop, f"language-{name}", Role.language, [], [f"model={model}"])
-        ship(shop, f"language-{name}", name, PREFIXES["llm"])
+        ship(shop, f"language-{name}", name, "llm")
     train(shop, "vision", Role.alignment, ["align/stage1", "miniature/vision"], [])
-    ship(shop, "vision", "vision", PREFIXES["vision"])
+    ship(shop, "vision", "vision", "vision")
     seen = [f"model.vision.weights={shop.file('vision')}", "model.unfreeze=[]", "loss.reduction=group"]
     train(shop, "stage1", Role.alignment, ["align/stage1", "align/miniature"], seen)
     ship(shop, "stage1", "stage1")
@@ -132,18 +130,14 @@ def program(name: str, *arguments: str) -> None:
     subprocess.run([sys.executable, f"{name}.py", *arguments], cwd=ROOT, check=True)
 
 
-def ship(shop: Workshop, run: str, name: str, prefix: str = "") -> None:
+def ship(shop: Workshop, run: str, name: str, part: str | None = None) -> None:
     """A run's last weights as bf16: those of a backbone under its own names, or all between the backbones."""
     path = sorted((shop.runs / run / "checkpoints").glob("*/model.safetensors"))[-1]
-    with safe_open(path, framework="pt") as file:
-        tensors: dict[str, Tensor] = {
-            key.removeprefix(prefix): file.get_tensor(key).to(torch.bfloat16)
-            for key in sorted(file.keys())
-            if key.startswith(prefix) and (prefix or not key.startswith(tuple(PREFIXES.values())))
-        }
-        facts = file.metadata() or {}
+    found = read(str(path))
+    tensors = found.of(part) if part else found.between()
     shop.weights.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, shop.file(name), metadata=facts if not prefix else {})
+    metadata = {} if part else {BASE: str(found.base)}
+    save_file({key: tensor.to(torch.bfloat16) for key, tensor in tensors.items()}, shop.file(name), metadata=metadata)
 
 
 def write_texts(folder: Path, say: Callable[[int, int], Iterator[Row]], number: int, seed: int) -> None:

@@ -14,7 +14,8 @@ from functools import cache, partial
 from typing import Any, NamedTuple
 
 from instructblip import recipes
-from instructblip.data.templates import LETTERS, templates
+from instructblip.data.sample import Candidates, Form, MediaRef, Sample
+from instructblip.data.templates import fill, templates
 from instructblip.evaluation.answers import verbaliser
 from instructblip.miniature import books, snapshots
 from instructblip.miniature.albums import ALBUMS, SNAPSHOTS, Picture, Sizes, few, many
@@ -60,11 +61,18 @@ Say = Callable[[Scene, random.Random], list[Turn]]
 @cache
 def prompt(recipe: str) -> str:
     """The paper's, of a held-out set."""
-    return recipes.load(recipe).protocol(PROFILE).prompts[PROFILE].replace("[[", "").replace("]]", "")
+    return recipes.load(recipe).protocol(PROFILE).prompts[PROFILE]
 
 
-def worded(family: str, rng: random.Random) -> str:
-    return rng.choice(templates(family)).text.replace("[[", "").replace("]]", "")
+def template(family: str, rng: random.Random) -> str:
+    return rng.choice(templates(family)).text
+
+
+def worded(wording: str, offered: Sequence[str] = (), **slots: Any) -> str:
+    """The wording, filled as it is for training and evaluation."""
+    candidates = Candidates(tuple(offered)) if offered else None
+    shown = (MediaRef("scene_text", BLANK),)
+    return fill(wording, Sample("corpus/text/0", "corpus", "text", Form.instruct, shown, slots, candidates=candidates))
 
 
 def some(found: Sequence[Any], number: int, rng: random.Random) -> list[Any]:
@@ -74,21 +82,21 @@ def some(found: Sequence[Any], number: int, rng: random.Random) -> list[Any]:
 def asked(scene: Scene, rng: random.Random) -> list[Turn]:
     """The held-in questions: two of each program, and one backwards, from the answer to the question."""
     found = [question for ask in (*PROGRAMS.values(), known_fact) for question in some(ask(scene), 2, rng)]
-    turns = [answered(question, worded("vqa", rng)) for question in found]
+    turns = [answered(question, template("vqa", rng)) for question in found]
     back = rng.choice(found)
-    return [*turns, Turn(worded("vqg", rng).format(answer=back.answer), back.text)]
+    return [*turns, Turn(worded(template("vqg", rng), answer=back.answer), back.text)]
 
 
-def answered(question: Question, wording: str, **slots: str) -> Turn:
-    return Turn(wording.format(question=question.text, **slots), question.answer)
+def answered(question: Question, wording: str, **slots: Any) -> Turn:
+    return Turn(worded(wording, question=question.text, **slots), question.answer)
 
 
 def related(scene: Scene, rng: random.Random) -> list[Turn]:
-    hops = [Turn(prompt("gqa").format(question=hop.text), hop.answer) for hop in some(two_hop(scene), 3, rng)]
+    hops = [Turn(worded(prompt("gqa"), question=hop.text), hop.answer) for hop in some(two_hop(scene), 3, rng)]
     judged = some(statements(scene), 3, rng)
     words = verbaliser("truefalse")
     return hops + [
-        Turn(prompt("vsr").format(statement=each.text), rng.choice(words[int(each.true)])) for each in judged
+        Turn(worded(prompt("vsr"), statement=each.text), rng.choice(words[int(each.true)])) for each in judged
     ]
 
 
@@ -96,12 +104,8 @@ def chosen(scene: Scene, rng: random.Random) -> list[Turn]:
     turns = []
     for closed in (*some(counting(scene), 3, rng), *some(comparing(scene), 3, rng)):
         offered, _ = closed.options(rng)
-        turns.append(Turn(prompt("iconqa").format(question=closed.text, options=lettered(offered)), closed.answer))
+        turns.append(Turn(worded(prompt("iconqa"), offered, question=closed.text), closed.answer))
     return turns
-
-
-def lettered(offered: Sequence[str]) -> str:
-    return " ".join(f"({letter}) {text}" for letter, text in zip(LETTERS, offered, strict=False))
 
 
 def by_rule(scene: Scene, rng: random.Random) -> list[Turn]:
@@ -110,21 +114,20 @@ def by_rule(scene: Scene, rng: random.Random) -> list[Turn]:
         pairs, gold = each.context(rng)
         offered = [f"It {DOINGS[doing]}." for _, doing in some(pairs, len(pairs), rng)]
         context = f"{listed([rule(value, each.kind, doing) for value, doing in pairs])}."
-        wording = prompt("scienceqa").format(context=context, question=each.text, options=lettered(offered))
-        turns.append(Turn(wording, f"It {DOINGS[pairs[gold][1]]}."))
+        text = worded(prompt("scienceqa"), offered, context=context, question=each.text)
+        turns.append(Turn(text, f"It {DOINGS[pairs[gold][1]]}."))
     return turns
 
 
 def conversed(scene: Scene, rng: random.Random) -> list[Turn]:
     """Rounds that refer back: the history is in the prompt, so every round is asked for itself."""
     held = rounds(scene, ROUNDS, rng)
-    wording = prompt("visdial").split("{history}")
-    before, after = wording[0], wording[1]
     turns = []
     for place in some(range(len(held)), TURNS, rng):
-        history = " ".join(f"Question: {past.question}? Answer: {past.answer}" for past in held[:place])
-        text = f"{before}{history}{after}" if history else after.lstrip("\n ")
-        turns.append(Turn(text.format(question=held[place].question), held[place].answer))
+        history = tuple((past.question, past.answer) for past in held[:place])
+        turns.append(
+            Turn(worded(prompt("visdial"), question=held[place].question, history=history), held[place].answer)
+        )
     return turns
 
 
@@ -134,17 +137,17 @@ def spoken(scene: Scene, rng: random.Random) -> list[Turn]:
 
 
 def captioned(scene: Scene, rng: random.Random, grammar: Grammar) -> list[Turn]:
-    return [Turn(worded("caption", rng), caption) for caption in captions(scene, rng, 1, grammar)]
+    return [Turn(worded(template("caption", rng)), caption) for caption in captions(scene, rng, 1, grammar)]
 
 
 def reading(scene: Scene, rng: random.Random) -> list[Turn]:
-    tokens = ", ".join(token.word for token in read(scene, rng))
+    tokens = tuple(token.word for token in read(scene, rng))
     found = some(word_on(scene), 5, rng)
     return [answered(question, prompt("textvqa"), ocr=tokens) for question in found] + captioned(scene, rng, LETTERED)
 
 
 def covers(scene: Scene, rng: random.Random) -> list[Turn]:
-    return [answered(question, worded("vqa", rng)) for question in books.questions(scene, rng)]
+    return [answered(question, template("vqa", rng)) for question in books.questions(scene, rng)]
 
 
 def plain(scene: Scene, rng: random.Random) -> list[Turn]:
@@ -220,7 +223,7 @@ def _moving(rng: random.Random) -> tuple[str, list[Turn]]:
     clip = rng.choice([each for each in moves(scene) if each.after.role is Role.language] or [Clip(scene)])
     if not clip.mover:
         still = ("what shape is moving?", "what color is the moving shape?")
-        return tell_clip(clip), [Turn(prompt("ivqa").format(question=each), "none") for each in still]
+        return tell_clip(clip), [Turn(worded(prompt("ivqa"), question=each), "none") for each in still]
     found = [question for ask in MOVING.values() for question in ask(clip)]
     return tell_clip(clip), [answered(question, prompt("msvd_qa")) for question in found]
 
@@ -228,7 +231,7 @@ def _moving(rng: random.Random) -> tuple[str, list[Turn]]:
 def _memes(rng: random.Random) -> tuple[str, list[Turn]]:
     meme = rng.choice(labelled([spared(draw_things, rng)], rng))
     words = verbaliser("yesno")
-    return tell_meme(meme), [Turn(prompt("hateful_memes").format(statement=meme.word), rng.choice(words[meme.label]))]
+    return tell_meme(meme), [Turn(worded(prompt("hateful_memes"), statement=meme.word), rng.choice(words[meme.label]))]
 
 
 Maker = Callable[[random.Random], tuple[str, list[Turn]]]

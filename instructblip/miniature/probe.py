@@ -71,7 +71,8 @@ def encode(vision: VisionEncoder, scenes: Sequence[Scene], rng: random.Random, l
     """Patches (N, P, V), CLS left out."""
     pixels = torch.stack([evaluation_pixels(render(scene, rng, look), vision.image_size) for scene in scenes])
     tokens = torch.cat([vision(part) for part in pixels.split(256)])
-    return tokens[:, -((vision.image_size // int(vision.encoder.config.patch_size)) ** 2) :]
+    rows, columns = vision.grid
+    return tokens[:, -rows * columns :]
 
 
 def by_cell(tokens: Tensor) -> Tensor:

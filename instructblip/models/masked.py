@@ -18,14 +18,15 @@ class MaskedPatches(nn.Module):
     def __init__(self, vision: VisionEncoder) -> None:
         super().__init__()
         self.patch_size = int(vision.encoder.config.patch_size)
-        self.patches = (vision.image_size // self.patch_size) ** 2  # P
+        self.grid = vision.grid
+        self.patches = self.grid[0] * self.grid[1]  # P
         self.head = nn.Linear(vision.width, 3 * self.patch_size**2)
 
     def forward(self, vision: VisionEncoder, pixel_values: Tensor, hidden: Tensor) -> Tensor:
         """(N,) mean squared error over the patches that are `hidden` (N, P), of normalised pixels (N, 3, S, S)."""
         size = self.patch_size
-        grid = hidden.unflatten(1, (-1, vision.image_size // size))  # (N, S / size, S / size)
-        covered = grid.repeat_interleave(size, 1).repeat_interleave(size, 2)[:, None]  # (N, 1, S, S)
+        patches = hidden.unflatten(1, self.grid)  # (N, S / size, S / size)
+        covered = patches.repeat_interleave(size, 1).repeat_interleave(size, 2)[:, None]  # (N, 1, S, S)
         tokens = vision(pixel_values.masked_fill(covered, 0.0))[:, -self.patches :]  # (N, P, V), CLS left out
         pixels = F.unfold(pixel_values, size, stride=size).transpose(1, 2)  # (N, P, 3 * size * size)
         error = (self.head(tokens) - pixels).square().mean(-1)  # (N, P)

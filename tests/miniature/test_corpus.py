@@ -11,7 +11,7 @@ import pytest
 
 from instructblip.miniature import corpus
 from instructblip.miniature.albums import Picture, Sizes
-from instructblip.miniature.corpus import BLANK, ROOM, Row, dialogues, lettered, pictures, texts
+from instructblip.miniature.corpus import BLANK, ROOM, Row, dialogues, pictures, texts
 from instructblip.miniature.scenes import Domain, Role, Scene
 from instructblip.miniature.world import World
 
@@ -97,5 +97,5 @@ def test_pictures_show_no_withheld_pair() -> None:
 
 
 def test_options_have_letters() -> None:
-    assert lettered(["red", "blue"]) == "(a) red (b) blue"
+    assert corpus.worded("{options}", ["red", "blue"]) == "(a) red (b) blue"
     assert corpus.some([1, 2], 5, random.Random(0)) in ([1, 2], [2, 1])
