@@ -20,11 +20,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from instructblip.config.schemas import SCHEMAS
+from instructblip import cli
 from instructblip.evaluation.declaration import DECLARED, WORLD, Declaration, load, meant, misfits, settings_hash
 from instructblip.evaluation.tables.results import Result, results
 from instructblip.files import read_json
@@ -57,9 +55,7 @@ def frozen_now(declared: Declaration) -> dict[str, str]:
 
 def composed(experiment: Sequence[str]) -> dict[str, Any]:
     """A config as a run directory has it."""
-    ConfigStore.instance().store(name="train_schema", node=SCHEMAS["train"])
-    with initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
-        config = OmegaConf.to_object(compose("train", [f"experiment=[{','.join(experiment)}]"]))
+    config = cli.composed("train", f"experiment=[{','.join(experiment)}]")
     written = OmegaConf.create(OmegaConf.to_yaml(OmegaConf.structured(config)))
     facts = OmegaConf.to_container(written, resolve=True)
     assert isinstance(facts, dict)

@@ -90,6 +90,13 @@ def program(name: str) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
     return wrap
 
 
+def composed(name: str, *overrides: str) -> Any:
+    """The config as the program `name` would get it from these arguments; a run gets no name."""
+    ConfigStore.instance().store(name=f"{name}_schema", node=SCHEMAS[name])
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        return OmegaConf.to_object(compose(config_name=name, overrides=list(overrides)))
+
+
 def _sweep(name: str, launch: Callable[[], None]) -> None:
     """Composes every job before the first one begins, launches them, and ends with the table of all; exits 1 unless
     all went well."""

@@ -10,17 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
 from instructblip import recipes
-from instructblip.config.schemas import SCHEMAS
+from instructblip.cli import composed as composed  # which most tests take from here
 from instructblip.config.training import TrainConfig
 from instructblip.data.preparing.prepare import prepare
 from instructblip.miniature import sources
@@ -45,13 +41,6 @@ class World:
 
     raw: Path
     data: Path
-
-
-def composed(name: str, *overrides: str) -> Any:
-    """A config as the program `name` would get it."""
-    ConfigStore.instance().store(name=f"{name}_schema", node=SCHEMAS[name])
-    with initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
-        return OmegaConf.to_object(compose(config_name=name, overrides=list(overrides)))
 
 
 def run_program(*arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
@@ -118,7 +107,7 @@ def tiny(world: World, tmp_path: Path) -> Callable[..., TrainConfig]:
             "steps=4", "batch_size=8", "group_size=4", "trainer.micro_batch_size=4", "trainer.num_workers=0",
             "trainer.log_every=1", "name=run", f"paths.data={world.data}", f"paths.runs={tmp_path}/runs",
         ]  # fmt: skip
-        return composed("train", "experiment=miniature", *small, *overrides)
+        return composed("train", "experiment=miniature/scratch", *small, *overrides)
 
     return make
 
@@ -130,7 +119,7 @@ def one_step(world: World, runs: Path) -> Path:
 
     little = ["steps=1", "batch_size=4", "group_size=4", "trainer.micro_batch_size=4", "trainer.num_workers=0"]
     places = [f"paths.data={world.data}", f"paths.runs={runs}"]
-    config = composed("train", "experiment=miniature", "name=run", *little, *places)
+    config = composed("train", "experiment=miniature/scratch", "name=run", *little, *places)
     with opened(config) as folder:
         fit(config, folder)
     return folder

@@ -108,7 +108,7 @@ def test_a_bad_sweep_is_refused_before_its_first_job(tmp_path: Path) -> None:
 
 
 def test_the_name_of_a_run() -> None:
-    config = composed("train", "experiment=miniature")
+    config = composed("train", "experiment=miniature/scratch")
     config.experiment = ["vicuna7b", "ablation/no_balancing"]
     assert run_name(config, overridden=False) == "vicuna7b+no_balancing-s42"
     named = run_name(config, overridden=True)

@@ -202,7 +202,7 @@ def test_every_held_in_task_can_be_left_out() -> None:
 @pytest.mark.parametrize(
     ("without", "said"),
     [(["image captionin"], "did you mean 'image captioning'"), (["visual reasoning"], "unknown task"),
-     (["image captioning", "image question answering"], "leaves nothing of mixture miniature")],
+     (["image captioning", "image question answering"], "leaves nothing of mixture scratch")],
 )  # fmt: skip
 def test_a_task_that_cannot_be_left_out_is_refused(tiny: Tiny, without: list[str], said: str) -> None:
     config = tiny()

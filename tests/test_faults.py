@@ -64,7 +64,7 @@ def test_prepare_killed_at_random_moments(world: World, tmp_path: Path) -> None:
 
 def test_training_killed_at_random_moments(world: World, warm: Warm, tmp_path: Path) -> None:
     arguments = [
-        "train.py", "experiment=miniature", "steps=30", "batch_size=8", "group_size=4", "trainer.checkpoint_every=3",
+        "train.py", "experiment=miniature/scratch", "steps=30", "batch_size=8", "group_size=4", "trainer.checkpoint_every=3",
         "trainer.log_every=1", "trainer.num_workers=1", "resume=auto", f"paths.data={world.data}", f"paths.runs={tmp_path}",
     ]  # fmt: skip
     assert warm.start([*arguments, "name=whole"], tmp_path / "whole.txt", {}).wait(120) == 0
@@ -97,7 +97,7 @@ def test_training_killed_at_random_moments(world: World, warm: Warm, tmp_path: P
 @pytest.mark.parametrize("moment", ["importing", "loading"])
 def test_a_signal_before_the_first_step_ends_the_run(moment: str, world: World, tmp_path: Path) -> None:
     paths = [f"paths.data={world.data}", f"paths.runs={tmp_path}"]
-    process = start(["train.py", "experiment=miniature", "name=early", "trainer.checkpoint_every=1000", *paths])
+    process = start(["train.py", "experiment=miniature/scratch", "name=early", "trainer.checkpoint_every=1000", *paths])
     maps, deadline = Path(f"/proc/{process.pid}/maps"), time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         if "libtorch" in maps.read_text() if moment == "importing" else (tmp_path / "early/.lock").is_file():

@@ -34,13 +34,13 @@ def test_real_photographs_end_to_end(real: Path, tmp_path: Path) -> None:
         "name=real",
     ]
     crops = ["transforms.crop_scale=[0.5,1.0]", "transforms.flip=0.5"]
-    program("train.py", "experiment=miniature", *small, *crops, *paths)
+    program("train.py", "experiment=miniature/scratch", *small, *crops, *paths)
     run = tmp_path / "runs/real"
     finished = json.loads((run / "finished.json").read_text())
     assert finished["steps"] == 6 and finished["fixed_batch"]["after"] < finished["fixed_batch"]["before"]
     checkpoint = last_checkpoint(run)
     assert checkpoint and {seen.recipe for seen in checkpoint.lineage} == {"coco_caption", "vqav2"}
-    assert "is finished" in program("train.py", "experiment=miniature", *small, *crops, *paths)
+    assert "is finished" in program("train.py", "experiment=miniature/scratch", *small, *crops, *paths)
 
     program("evaluate.py", "run=real", "recipe=[vqav2,vsr]", paths[1])
     scores = {path.parent.parent.name: json.loads(path.read_text()) for path in run.glob("eval/*/*/scores.json")}

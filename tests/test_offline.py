@@ -27,7 +27,7 @@ def test_training_and_evaluation_need_no_network(world: World, tmp_path: Path, m
     paths = [f"paths.data={world.data}", f"paths.runs={tmp_path}/runs"]
     small = ["steps=2", "batch_size=4", "group_size=2", "trainer.micro_batch_size=4", "trainer.num_workers=0"]
     for program in (
-        ["train.py", "experiment=miniature", "name=alone", *small, *paths],
+        ["train.py", "experiment=miniature/scratch", "name=alone", *small, *paths],
         ["evaluate.py", "run=alone", "recipe=vsr", "limit=4", *paths],
     ):
         done = alone(monkeypatch, tmp_path / "left", *program)

@@ -25,7 +25,7 @@ from tests.fixtures.slurm import NODES, cluster
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 STEPS = 150
 RUN = [
-    "experiment=miniature", f"steps={STEPS}", "batch_size=8", "group_size=4", "trainer.micro_batch_size=4",
+    "experiment=miniature/scratch", f"steps={STEPS}", "batch_size=8", "group_size=4", "trainer.micro_batch_size=4",
     "trainer.num_workers=0", "trainer.log_every=1", "trainer.checkpoint_every=1000", "resume=auto",
 ]  # fmt: skip
 PAIR = ["trainer.num_nodes=2", "trainer.strategy=ddp"]
@@ -209,7 +209,7 @@ def test_a_sweep_is_an_array_that_submitit_requeues_at_the_time_limit(
     launcher = subprocess.Popen(
         [sys.executable, *swept], cwd=ROOT, env=nodes.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )  # fmt: skip
-    trains = lambda: any(nodes.steps(run.name) > 5 for run in nodes.runs.glob("miniature-s42-*"))  # noqa: E731
+    trains = lambda: any(nodes.steps(run.name) > 5 for run in nodes.runs.glob("miniature-scratch-s42-*"))  # noqa: E731
     until(lambda: trains() and len(tasks_of("submitit.core._submit")) == 1, lambda: "no job trains alone")
     os.kill(tasks_of("submitit.core._submit")[0], signal.SIGUSR2)
     told = launcher.communicate(timeout=400)[0]
@@ -217,7 +217,7 @@ def test_a_sweep_is_an_array_that_submitit_requeues_at_the_time_limit(
     assert told.count(" done ") == told.count(" refused ") == 1 and "1 of 2 jobs are not done" in told
     logs = "".join(path.read_text() for path in nodes.runs.glob(".sweeps/*/.submitit/*/*_log.*"))
     assert logs.count("stopped by SIGUSR2") == logs.count("Requeued job") == 1
-    (run,) = nodes.runs.glob("miniature-s42-*/finished.json")
+    (run,) = nodes.runs.glob("miniature-scratch-s42-*/finished.json")
     same_as(whole, run.parent, exact=True)
 
 

@@ -30,14 +30,14 @@ APART = 1e-5  # of weights after six steps of 2e-3: float32 sums in another orde
 
 
 def alone(config: TrainConfig) -> None:
-    config.experiment = ["miniature"]  # as the program says it, or the others could not go on from here
+    config.experiment = ["miniature/scratch"]  # as the program says it, or the others could not go on from here
     with opened(config) as run:
         fit(config, run)
 
 
 def pair(config: TrainConfig, *overrides: str, program: tuple[str, ...] = ("train.py",)) -> None:
     run_ranks(
-        2, *program, "experiment=miniature", "batch_size=8", "group_size=4", "trainer.num_workers=0",
+        2, *program, "experiment=miniature/scratch", "batch_size=8", "group_size=4", "trainer.num_workers=0",
         "trainer.log_every=1", "trainer.devices=2", f"paths.data={config.paths.data}", f"paths.runs={config.paths.runs}",
         *TRAINING, *overrides, timeout=400,
     )  # fmt: skip
@@ -102,7 +102,7 @@ def test_compiled_layers_give_the_same_losses(tiny: Tiny) -> None:
 @pytest.mark.parametrize("overrides", [[], ["trainer.strategy=fsdp"]], ids=["ddp", "fsdp"])
 def test_selfcheck_passes_and_finds_a_planted_fault(overrides: list[str]) -> None:
     right, wrong = (
-        run_program("train.py", "experiment=miniature", f"selfcheck={word}", *overrides, timeout=500)
+        run_program("train.py", "experiment=miniature/scratch", f"selfcheck={word}", *overrides, timeout=500)
         for word in ("true", "planted")
     )
     assert right.returncode == 0, right.stdout + right.stderr
@@ -114,7 +114,7 @@ def test_selfcheck_of_the_processes_that_were_started(tiny: Tiny) -> None:
     run_ranks(
         2,
         "train.py",
-        "experiment=miniature",
+        "experiment=miniature/scratch",
         "selfcheck=true",
         "trainer.devices=2",
         "trainer.strategy=ddp",
@@ -166,6 +166,11 @@ def test_a_first_process_that_cannot_be_reached_is_named_at_once(
             monkeypatch.setitem(os.environ, name, value)
         began = time.monotonic()
         done = run_program(
-            "train.py", "experiment=miniature", "trainer.devices=2", "trainer.strategy=ddp", "steps=1", timeout=60
+            "train.py",
+            "experiment=miniature/scratch",
+            "trainer.devices=2",
+            "trainer.strategy=ddp",
+            "steps=1",
+            timeout=60,
         )
     assert done.returncode == 2 and f"{address}:{port}" in done.stderr, f"{time.monotonic() - began} s: {done.stderr}"

@@ -80,7 +80,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(world: World, warm: Warm, runs: Path) -> Start:
     def begin(name: str, *more: str, fault: Sequence[Any] = (), count: int = 2) -> Ranks:
         arguments = [
-            "train.py", "experiment=miniature", f"steps={STEPS}", "batch_size=8", "group_size=4", f"name={name}",
+            "train.py", "experiment=miniature/scratch", f"steps={STEPS}", "batch_size=8", "group_size=4", f"name={name}",
             "trainer.micro_batch_size=4", "trainer.num_workers=1", "trainer.log_every=1", "trainer=ddp",
             "trainer.accelerator=cpu", f"trainer.devices={count}", "trainer.precision=fp32", "trainer.num_threads=1",
             "trainer.checkpoint_every=1000", "resume=auto", f"paths.data={world.data}", f"paths.runs={runs}", *more,

@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
@@ -28,8 +26,8 @@ from torch.utils.data import DataLoader
 
 from experiments.benchmarks.stream_data import recipe_of
 from instructblip.choices import Draw
+from instructblip.cli import composed
 from instructblip.config.data import TransformsConfig
-from instructblip.config.schemas import SCHEMAS
 from instructblip.config.training import TrainConfig
 from instructblip.data.collate import Batch, Collator, Row
 from instructblip.data.mixture import Source, Stream
@@ -47,9 +45,7 @@ STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
 
 
 def collator() -> Collator:
-    ConfigStore.instance().store(name="train_schema", node=SCHEMAS["train"])
-    with initialize_config_dir(config_dir=str(ROOT / "conf"), version_base="1.3"):
-        config = OmegaConf.to_object(compose("train", ["experiment=miniature"]))
+    config = composed("train", "experiment=miniature/scratch")
     assert isinstance(config, TrainConfig)
     return Collator.of(config.model, tokenizers(config.model), encoder_decoder=False)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count, takewhile
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +21,7 @@ from instructblip.config.model import LLMConfig, ModelConfig, QFormerConfig
 from instructblip.data.templates import Example
 
 IGNORE = -100
+Turns = list[tuple[list[int], list[int]]]  # ids of what is asked and of what is said
 INPUTS = (  # of the model's forward, generate and rank
     "pixel_values", "image_index", "query_position", "input_ids", "attention_mask",
     "qformer_input_ids", "qformer_attention_mask",
@@ -36,6 +38,8 @@ class Tokenizer(Protocol):
     sep_token_id: int
 
     def __call__(self, text: list[str], **options: Any) -> Any: ...
+
+    def get_vocab(self) -> dict[str, int]: ...
 
 
 class Tokenizers(Protocol):
@@ -177,26 +181,48 @@ class Collator:
         end = [self.llm_tokenizer.eos_token_id] if self.encoder_decoder else []
         return [row + end for row in ids]
 
-    def _following(self, turns: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
+    def _following(self, turns: Sequence[tuple[str, str]]) -> Turns:
         asked = self._ids(self.llm_tokenizer, [asked for asked, _ in turns])
         return list(zip(asked, self.response_ids([said for _, said in turns]), strict=True))
 
     def _joined(
-        self, prompts: list[list[int]], responses: list[list[int]], following: list[list[tuple[list[int], list[int]]]]
+        self, prompts: list[list[int]], responses: list[list[int]], following: list[Turns]
     ) -> tuple[list[list[int]], list[list[int]]]:
-        """Ids to read and labels of each row. A causal model is asked one turn after the other; an encoder reads all
-        that is asked at once, and its decoder answers in turn."""
+        """Ids to read and labels of each row."""
+        join = self._with_sentinels if self.encoder_decoder else self._in_turn
+        pairs = [join(*row) for row in zip(prompts, responses, following, strict=True)]
+        return [read for read, _ in pairs], [labels for _, labels in pairs]
+
+    @staticmethod
+    def _in_turn(prompt: list[int], response: list[int], turns: Turns) -> tuple[list[int], list[int]]:
+        """A causal model is asked one turn after the other."""
+        segments = [(prompt, response), *turns]
+        read = [id for asked, said in segments for id in asked + said]
+        return read, [id for asked, said in segments for id in [IGNORE] * len(asked) + said]
+
+    def _with_sentinels(self, prompt: list[int], response: list[int], turns: Turns) -> tuple[list[int], list[int]]:
+        """An encoder reads all turns at once. Where there are several, a sentinel stands for each answer, and before it
+        in what the decoder writes, as in T5's pretraining (arXiv 1910.10683, section 3.1.4)."""
+        if not turns:
+            return prompt, response
+        segments = [(prompt[: len(prompt) - len(self._turn[1])], response), *turns]
+        if len(segments) > len(self._sentinels):
+            raise ValueError(
+                f"a row has {len(segments)} turns and {self.llm.tokenizer} {len(self._sentinels)} tokens <extra_id_N>; "
+                "an encoder-decoder needs one a turn, or rows of one turn"
+            )
         read, labels = [], []
-        for prompt, response, turns in zip(prompts, responses, following, strict=True):
-            if self.encoder_decoder:
-                end = len(prompt) - len(self._turn[1])
-                read.append([*prompt[:end], *(id for asked, _ in turns for id in asked), *prompt[end:]])
-                labels.append([*response, *(id for _, said in turns for id in said)])
-                continue
-            segments = [(prompt, response), *turns]
-            read.append([id for asked, said in segments for id in asked + said])
-            labels.append([id for asked, said in segments for id in [IGNORE] * len(asked) + said])
-        return read, labels
+        for sentinel, (asked, said) in zip(self._sentinels, segments, strict=False):
+            read += [*asked, sentinel]
+            labels += [sentinel, *said]
+        return read + self._turn[1], labels
+
+    @cached_property
+    def _sentinels(self) -> list[int]:
+        """Ids of `<extra_id_0>`, `<extra_id_1>` ..., as many as the tokenizer has."""
+        vocabulary = self.llm_tokenizer.get_vocab()
+        tokens = takewhile(vocabulary.__contains__, (f"<extra_id_{place}>" for place in count()))
+        return [vocabulary[token] for token in tokens]
 
     @cached_property
     def _turn(self) -> tuple[list[int], list[int]]:

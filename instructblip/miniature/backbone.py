@@ -9,10 +9,12 @@ programs prepare both and train on them. What is finished is kept, so the same c
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,26 +22,36 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from instructblip.files import read_json
 from instructblip.miniature import corpus, sources
 from instructblip.miniature.albums import Sizes
 from instructblip.miniature.corpus import ALIGNMENT, Row
+from instructblip.miniature.gate import FAMILIES, ITEMS, judged
 from instructblip.miniature.scenes import SIDE, Role
 from instructblip.miniature.world import World, write_lines
 from instructblip.models.weights import BASE, read
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = "instructblip/miniature/recipes"
-FAMILIES = {"llama": "miniature_llama", "t5": "miniature_t5"}  # file name of a language model -> its config
-ROWS, DIALOGUES = 80_000, 12_000  # scenes in words
+POINTS = 40  # of a loss curve
 HELD_BACK = 0.03  # of the rows, whose loss and answers say how good a part is
-STEPS = {  # of each part
-    "language-llama": 4000,
-    "language-t5": 4000,
-    "vision": 2000,
-    "stage1": 1500,
-    "stage2-llama": 1500,
-    "stage2-t5": 1500,
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Of one course of a language model; `batch` rows are a step."""
+
+    rows: int
+    steps: int
+    batch: int
+
+
+BUDGETS = {
+    "scene_lookups": Budget(25_000, steps=800, batch=32),
+    "scene_questions": Budget(60_000, steps=3000, batch=16),
+    "scene_text": Budget(50_000, steps=4500, batch=16),
 }
+STEPS = {"vision": 2000, "stage1": 1200, "stage2-llama": 1500, "stage2-t5": 1500}  # of the other parts
 SMALLEST = 8  # of rows or steps, whatever the share
 WORLD = 8000  # plus the backbone's seed: no other world is rendered with these
 
@@ -71,6 +83,10 @@ class Workshop:
     def part(self, number: int) -> int:
         return max(SMALLEST, round(self.share * number))
 
+    @property
+    def card(self) -> Path:
+        return self.weights / "card.json"
+
     def file(self, name: str) -> Path:
         return self.weights / f"{name}.safetensors"
 
@@ -79,30 +95,35 @@ def make(shop: Workshop) -> None:
     """All parts, one after the other: each is trained over the files of those before."""
     tell(shop)
     show(shop)
-    for name, model in FAMILIES.items():
-        train(shop, f"language-{name}", Role.language, [], [f"model={model}"])
-        ship(shop, f"language-{name}", name, "llm")
-    train(shop, "vision", Role.alignment, ["align/stage1", "miniature/vision"], [])
-    ship(shop, "vision", "vision", "vision")
-    seen = [f"model.vision.weights={shop.file('vision')}", "model.unfreeze=[]", "loss.reduction=group"]
-    train(shop, "stage1", Role.alignment, ["align/stage1", "align/miniature"], seen)
-    ship(shop, "stage1", "stage1")
-    for name, model in FAMILIES.items():
-        given = [f"model={model}", f"model.llm.weights={shop.file(name)}", f"model.init={shop.file('stage1')}"]
-        given += ["objective=instruct"]  # the captions through the frozen language model
-        train(shop, f"stage2-{name}", Role.alignment, ["align/stage2", "align/miniature"], seen + given)
-        ship(shop, f"stage2-{name}", f"stage2_{name}")
+    for family in FAMILIES:
+        teach(shop, family)
+    align(shop)
+    write_card(shop)
 
 
 def tell(shop: Workshop) -> None:
-    """Scenes in words, and all that is asked of them."""
-    raw = shop.raw(Role.language)
-    if (raw / "scene_text" / "val.jsonl").is_file():
-        return
-    write_texts(raw / "scene_dialogues", corpus.dialogues, shop.part(DIALOGUES), shop.seed)
-    write_texts(raw / "scene_text", corpus.texts, shop.part(ROWS), shop.seed)
-    for name in ("scene_text", "scene_dialogues"):
-        program("prepare", *_paths(shop, Role.language), f"recipe={RECIPES}/{name}.yaml", "splits=[train,val]")
+    """Scenes in words, and what is asked of them."""
+    for recipe, budget in BUDGETS.items():
+        folder = shop.raw(Role.language) / recipe
+        if not (folder / "val.jsonl").is_file():
+            write_texts(folder, recipe, shop.part(budget.rows), shop.seed)
+            program("prepare", *_paths(shop, Role.language), f"recipe={RECIPES}/{recipe}.yaml", "splits=[train,val]")
+
+
+def teach(shop: Workshop, family: str) -> None:
+    """A language model, one course over the weights of the one before."""
+    before = "null"
+    for recipe, budget in BUDGETS.items():
+        run = f"{recipe.removeprefix('scene_')}-{family}"
+        last = recipe == list(BUDGETS)[-1]
+        after = shop.file(family) if last else shop.folder / f"{run}.safetensors"
+        settings = [f"model={FAMILIES[family]}", f"model.llm.weights={before}"]
+        settings += [f"mixture.recipes=[{RECIPES}/{recipe}.yaml]", f"steps={shop.part(budget.steps)}"]
+        settings += [f"{size}={budget.batch}" for size in ("batch_size", "group_size", "trainer.micro_batch_size")]
+        settings += [] if last else ["optim.min_lr=${optim.lr}"]  # the rate falls in the last course alone
+        train(shop, run, Role.language, [], settings)
+        ship(shop, run, after, "llm")
+        before = str(after)
 
 
 def show(shop: Workshop) -> None:
@@ -119,10 +140,28 @@ def show(shop: Workshop) -> None:
     program("prepare", *paths, *pictures, "splits=[train,val]")
 
 
+def align(shop: Workshop) -> None:
+    """The vision encoder, and what BLIP-2 learns over it: a first stage, and a second for each language model."""
+    seen = [f"model.vision.weights={shop.file('vision')}", "model.unfreeze=[]", "loss.reduction=group"]
+    train_part(shop, "vision", ["align/stage1", "miniature/vision"], [])
+    ship(shop, "vision", shop.file("vision"), "vision")
+    train_part(shop, "stage1", ["align/stage1", "align/miniature"], seen)
+    ship(shop, "stage1", shop.file("stage1"))
+    for family, model in FAMILIES.items():
+        given = [f"model={model}", f"model.llm.weights={shop.file(family)}", f"model.init={shop.file('stage1')}"]
+        given += ["objective=instruct"]  # the captions through the frozen language model
+        train_part(shop, f"stage2-{family}", ["align/stage2", "align/miniature"], seen + given)
+        ship(shop, f"stage2-{family}", shop.file(f"stage2_{family}"))
+
+
+def train_part(shop: Workshop, name: str, experiments: Sequence[str], overrides: Sequence[str]) -> None:
+    train(shop, name, Role.alignment, experiments, [*overrides, f"steps={shop.part(STEPS[name])}"])
+
+
 def train(shop: Workshop, name: str, role: Role, experiments: Sequence[str], overrides: Sequence[str]) -> None:
     experiment = f"experiment=[{','.join(['miniature/backbone', *experiments])}]"
-    settings = [f"seed={shop.seed}", f"name={name}", "resume=auto", f"paths.runs={shop.runs}", *overrides]
-    program("train", experiment, *_paths(shop, role), *settings, f"steps={shop.part(STEPS[name])}")
+    settings = [f"seed={shop.seed}", f"name={name}", "resume=auto", f"paths.runs={shop.runs}"]
+    program("train", experiment, *_paths(shop, role), *settings, *overrides)
 
 
 def program(name: str, *arguments: str) -> None:
@@ -130,19 +169,35 @@ def program(name: str, *arguments: str) -> None:
     subprocess.run([sys.executable, f"{name}.py", *arguments], cwd=ROOT, check=True)
 
 
-def ship(shop: Workshop, run: str, name: str, part: str | None = None) -> None:
+def ship(shop: Workshop, run: str, file: Path, part: str | None = None) -> None:
     """A run's last weights as bf16: those of a backbone under its own names, or all between the backbones."""
     path = sorted((shop.runs / run / "checkpoints").glob("*/model.safetensors"))[-1]
     found = read(str(path))
     tensors = found.of(part) if part else found.between()
-    shop.weights.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     metadata = {} if part else {BASE: str(found.base)}
-    save_file({key: tensor.to(torch.bfloat16) for key, tensor in tensors.items()}, shop.file(name), metadata=metadata)
+    save_file({key: tensor.to(torch.bfloat16) for key, tensor in tensors.items()}, file, metadata=metadata)
 
 
-def write_texts(folder: Path, say: Callable[[int, int], Iterator[Row]], number: int, seed: int) -> None:
+def write_card(shop: Workshop) -> None:
+    """Beside the weights: what made them, how the loss fell, and what they are good for."""
+    curves = {path.parent.name: curve(path) for path in sorted(shop.runs.glob("*/metrics.csv"))}
+    command = f"python -m instructblip.miniature.backbone --seed {shop.seed}"
+    facts = {"command": command, "seed": shop.seed, "share": shop.share, "losses": curves}
+    facts |= judged(shop.weights, shop.part(ITEMS))
+    shop.card.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+
+
+def curve(metrics: Path) -> list[tuple[int, float]]:
+    """Steps and training losses of a run, at most POINTS of them."""
+    with metrics.open(encoding="utf-8") as lines:
+        points = [(int(row["step"]), round(float(row["train/loss"]), 4)) for row in csv.DictReader(lines)]
+    return points[:: max(1, len(points) // POINTS)]
+
+
+def write_texts(folder: Path, recipe: str, number: int, seed: int) -> None:
     """Rows about as many scenes, and the blank picture they all have."""
-    rows = list(say(number, seed))
+    rows = list(corpus.texts(recipe, number, seed))
     folder.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (SIDE, SIDE), "white").save(folder / corpus.BLANK)
     held = round(HELD_BACK * len(rows))
@@ -174,7 +229,11 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of rows, pictures and steps, to see that it runs")
     given = parser.parse_args()
     folder = (given.folder or ROOT / "data" / "miniature" / f"backbone-{given.seed}").resolve()
-    make(Workshop(given.seed, folder, (given.weights or folder / "weights").resolve(), given.share))
+    shop = Workshop(given.seed, folder, (given.weights or folder / "weights").resolve(), given.share)
+    make(shop)
+    lacking = read_json(shop.card)["lacking"]
+    verdict = f"too little of {', '.join(lacking)}" if lacking else "accepted"
+    print(f"{shop.weights}: {verdict}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from instructblip.miniature.scenes import PAIRS, SIZES, WORDS, Object, Scene
 TITLE_CELLS = ((1,), (0, 2))  # of a title of one word, of two
 SYMBOL_CELL, AUTHOR_CELL = 4, 7
 GENRES = {"circle": "Sports", "square": "Cookbooks", "triangle": "Travel", "star": "Science & Math"}
+TITLE = "What is the title of this book?"
 WHO = ("Who wrote this book?", "Who is the author of this book?")
 WHAT = ("What is the genre of this book?", "What type of book is this?")
 CLOSED = ("Is this book related to {genre}?", "Is this a {genre} book?")
@@ -57,10 +58,16 @@ def questions(scene: Scene, rng: random.Random) -> list[Question]:
     closed = [Question(rng.choice(CLOSED).format(genre=name), yes) for name, yes in ((true, "Yes"), (other, "No"))]
     return [
         Question(rng.choice(WHO), author(scene)),
-        Question("What is the title of this book?", title(scene)),
+        Question(TITLE, title(scene)),
         Question(rng.choice(WHAT), true),
         *rng.sample(closed, 2),
     ]
+
+
+def program(question: str) -> str:
+    """What a question about a cover is a case of, as `design` names it."""
+    known = {TITLE: "title", **dict.fromkeys(WHO, "author"), **dict.fromkeys(WHAT, "genre")}
+    return known.get(question, "about-genre")
 
 
 def _words(scene: Scene) -> list[tuple[int, str]]:

@@ -1,46 +1,38 @@
 """What the backbone is pretrained on: scenes in words with questions and answers, and pictures with the same words.
 
-The language model may know every program from text, held-out ones too, as Vicuna and FlanT5 know how to count. All are
-asked in the words of the recipes, several of one scene, since a scene that is asked about once teaches little of where
-to look in it. Scenes are of the language role: none is ever shown.
+The language model may know every program from text, held-out ones too, as Vicuna and FlanT5 know how to count. Of one
+scene as much is asked as there is room for, since a scene that is asked about once teaches little of where to look in
+it; no row tells of two scenes, among which the model would have to find the right one first. Scenes are of the language
+role: none is ever shown.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from instructblip import recipes
-from instructblip.data.sample import Candidates, Form, MediaRef, Sample
-from instructblip.data.templates import fill, templates
-from instructblip.evaluation.answers import verbaliser
-from instructblip.miniature import books, snapshots
+from tokenizers import Tokenizer
+
+from instructblip.miniature import books, turns
 from instructblip.miniature.albums import ALBUMS, SNAPSHOTS, Picture, Sizes, few, many
-from instructblip.miniature.clips import PROGRAMS as MOVING
 from instructblip.miniature.clips import Clip, moves
-from instructblip.miniature.coreference import rounds
-from instructblip.miniature.dialogues import SPEECH
-from instructblip.miniature.knowledge import known_fact
-from instructblip.miniature.lettering import read, word_on
-from instructblip.miniature.memes import draw_things
-from instructblip.miniature.memes import memes as labelled
-from instructblip.miniature.programs import LETTERED, LISTED, PROGRAMS, STRIPED, Grammar, Question, captions
-from instructblip.miniature.reasoning import DOINGS, comparing, counting, ruled, statements, two_hop
+from instructblip.miniature.memes import NAMES, Meme, draw_things
+from instructblip.miniature.programs import LETTERED, LISTED, STRIPED
 from instructblip.miniature.scenes import Domain, Draw, Role, Scene, sample
-from instructblip.miniature.telling import STRIPES_SEEN, UNASKED, tell, tell_clip, tell_meme, tell_picture
+from instructblip.miniature.telling import STRIPES_SEEN, UNASKED, tell, tell_clip, tell_picture
+from instructblip.miniature.turns import BARE, WORDED, Manner, Turn, some
 from instructblip.miniature.world import World
-from instructblip.miniature.writers.dialogues import ROUNDS
-from instructblip.miniature.writers.reasoning import listed, rule
 
 Row = dict[str, Any]  # of the reader `own`
+Told = tuple[str, list[Turn]]  # a scene in words, and what is asked of it
+Maker = Callable[[Manner, Role, random.Random], Told]
 BLANK = "blank.jpg"  # the stream wants a picture with every row
-TURNS = 8  # about a scene, at most
-ROOM = 560  # characters of a row: those of a step are padded to the longest
+ROOM = 184  # tokens of a row: those of a step are padded to the longest
+ALONE = 0.05  # of the rows have one turn, as an evaluation has
 LONG = 0.15  # of the plain scenes are described as well
-PROFILE = "paper"
 ALIGNMENT = Sizes(  # of the world whose pictures the vision encoder and the Q-Former are aligned on
     scale=0.02,
     given={
@@ -50,199 +42,119 @@ ALIGNMENT = Sizes(  # of the world whose pictures the vision encoder and the Q-F
 )  # fmt: skip
 
 
-class Turn(NamedTuple):
-    asked: str
-    said: str
-
-
-Say = Callable[[Scene, random.Random], list[Turn]]
-
-
-@cache
-def prompt(recipe: str) -> str:
-    """The paper's, of a held-out set."""
-    return recipes.load(recipe).protocol(PROFILE).prompts[PROFILE]
-
-
-def template(family: str, rng: random.Random) -> str:
-    return rng.choice(templates(family)).text
-
-
-def worded(wording: str, offered: Sequence[str] = (), **slots: Any) -> str:
-    """The wording, filled as it is for training and evaluation."""
-    candidates = Candidates(tuple(offered)) if offered else None
-    shown = (MediaRef("scene_text", BLANK),)
-    return fill(wording, Sample("corpus/text/0", "corpus", "text", Form.instruct, shown, slots, candidates=candidates))
-
-
-def some(found: Sequence[Any], number: int, rng: random.Random) -> list[Any]:
-    return rng.sample(found, min(number, len(found)))
-
-
-def asked(scene: Scene, rng: random.Random) -> list[Turn]:
-    """The held-in questions: two of each program, and one backwards, from the answer to the question."""
-    found = [question for ask in (*PROGRAMS.values(), known_fact) for question in some(ask(scene), 2, rng)]
-    turns = [answered(question, template("vqa", rng)) for question in found]
-    back = rng.choice(found)
-    return [*turns, Turn(worded(template("vqg", rng), answer=back.answer), back.text)]
-
-
-def answered(question: Question, wording: str, **slots: Any) -> Turn:
-    return Turn(worded(wording, question=question.text, **slots), question.answer)
-
-
-def related(scene: Scene, rng: random.Random) -> list[Turn]:
-    hops = [Turn(worded(prompt("gqa"), question=hop.text), hop.answer) for hop in some(two_hop(scene), 3, rng)]
-    judged = some(statements(scene), 3, rng)
-    words = verbaliser("truefalse")
-    return hops + [
-        Turn(worded(prompt("vsr"), statement=each.text), rng.choice(words[int(each.true)])) for each in judged
-    ]
-
-
-def chosen(scene: Scene, rng: random.Random) -> list[Turn]:
-    turns = []
-    for closed in (*some(counting(scene), 3, rng), *some(comparing(scene), 3, rng)):
-        offered, _ = closed.options(rng)
-        turns.append(Turn(worded(prompt("iconqa"), offered, question=closed.text), closed.answer))
-    return turns
-
-
-def by_rule(scene: Scene, rng: random.Random) -> list[Turn]:
-    turns = []
-    for each in some(ruled(scene), 3, rng):
-        pairs, gold = each.context(rng)
-        offered = [f"It {DOINGS[doing]}." for _, doing in some(pairs, len(pairs), rng)]
-        context = f"{listed([rule(value, each.kind, doing) for value, doing in pairs])}."
-        text = worded(prompt("scienceqa"), offered, context=context, question=each.text)
-        turns.append(Turn(text, f"It {DOINGS[pairs[gold][1]]}."))
-    return turns
-
-
-def conversed(scene: Scene, rng: random.Random) -> list[Turn]:
-    """Rounds that refer back: the history is in the prompt, so every round is asked for itself."""
-    held = rounds(scene, ROUNDS, rng)
-    turns = []
-    for place in some(range(len(held)), TURNS, rng):
-        history = tuple((past.question, past.answer) for past in held[:place])
-        turns.append(
-            Turn(worded(prompt("visdial"), question=held[place].question, history=history), held[place].answer)
-        )
-    return turns
-
-
-def spoken(scene: Scene, rng: random.Random) -> list[Turn]:
-    speak = rng.choice(list(SPEECH.values()))
-    return [Turn(turn.human, turn.reply) for turn in speak(scene, rng, Counter())]
-
-
-def captioned(scene: Scene, rng: random.Random, grammar: Grammar) -> list[Turn]:
-    return [Turn(worded(template("caption", rng)), caption) for caption in captions(scene, rng, 1, grammar)]
-
-
-def reading(scene: Scene, rng: random.Random) -> list[Turn]:
-    tokens = tuple(token.word for token in read(scene, rng))
-    found = some(word_on(scene), 5, rng)
-    return [answered(question, prompt("textvqa"), ocr=tokens) for question in found] + captioned(scene, rng, LETTERED)
-
-
-def covers(scene: Scene, rng: random.Random) -> list[Turn]:
-    return [answered(question, template("vqa", rng)) for question in books.questions(scene, rng)]
-
-
-def plain(scene: Scene, rng: random.Random) -> list[Turn]:
-    """Held-in and held-out programs alike; captions and speech, which are long, more seldom."""
-    turns = asked(scene, rng) + related(scene, rng) + chosen(scene, rng) + some(by_rule(scene, rng), 2, rng)
-    if rng.random() < LONG:
-        turns += captioned(scene, rng, LISTED) + some(spoken(scene, rng), 1, rng)
-    return turns
-
-
-KINDS: tuple[tuple[float, Draw, Say], ...] = (  # how often, what scenes, what is said about them in the same words
-    (10.0, partial(sample, domains=(Domain.inside, Domain.inside, Domain.near, Domain.outside)), plain),
-    (2.0, partial(sample, counts=(2, 3, 4), words=(1, 2, 3)), reading),
-    (1.5, books.cover, covers),
-)
-
-
-def texts(number: int, seed: int) -> Iterator[Row]:
-    """Rows of the reader `own`: a scene in words with a first question, and more of them that follow."""
-    rng = random.Random(f"{seed}/texts")
-    while number:
-        shown, turns = rng.choices(MAKERS, SHARES)[0](rng)
-        if turns:
-            yield _row(shown, some(turns, TURNS, rng))
-            number -= 1
-
-
-def dialogues(number: int, seed: int) -> Iterator[Row]:
-    """The same of Visual Dialog's rounds, whose histories are long: apart, so that a step's rows are of like length."""
-    rng = random.Random(f"{seed}/dialogues")
-    for _ in range(number):
-        scene = spared(many, rng)
-        yield _row(tell(scene.objects), conversed(scene, rng))
-
-
-def _row(shown: str, turns: Sequence[Turn]) -> Row:
-    """As many of the turns as there is room for."""
-    first, *others = turns
-    row: Row = {"image": BLANK, "instruction": f"{shown} {first.asked}", "response": first.said}
-    room = ROOM - len(row["instruction"])
-    for place, turn in enumerate(others):
-        if (room := room - len(turn.asked) - len(turn.said)) < 0:
-            return row | {"following": others[:place]}
-    return row | {"following": others}
-
-
-def _of(draw: Draw, say: Say, rng: random.Random) -> tuple[str, list[Turn]]:
-    scene = spared(draw, rng)
-    return tell(scene.objects), say(scene, rng)
-
-
-def spared(draw: Draw, rng: random.Random) -> Scene:
-    """A scene that is kept for language."""
-    while (scene := draw(rng)).role is not Role.language:
+def spared(draw: Draw, role: Role, rng: random.Random) -> Scene:
+    """A scene that is kept for this role."""
+    while (scene := draw(rng)).role is not role:
         pass
     return scene
 
 
-def _striped(rng: random.Random) -> tuple[str, list[Turn]]:
-    scene = spared(sample, rng)
-    return f"{tell(scene.objects)} {STRIPES_SEEN}", captioned(scene, rng, STRIPED)
+def lookups(manner: Manner, role: Role, rng: random.Random) -> Told:
+    """The three questions that one object's words answer."""
+    scene = spared(sample, role, rng)
+    said = turns.looked_up(scene, manner, rng)
+    return tell(scene.objects), rng.sample(said, len(said))
 
 
-def _photographed(rng: random.Random) -> tuple[str, list[Turn]]:
-    picture = Picture(0, "", spared(few, rng), rng.choice(SNAPSHOTS))
-    found = [snapshots.ask(picture.scene, picture.look, Counter(), rng) for _ in range(TURNS)]
-    turns = [answered(question, prompt("vizwiz")) for question in dict.fromkeys(filter(None, found))]
-    return tell_picture(picture), turns
+def plain(manner: Manner, role: Role, rng: random.Random) -> Told:
+    """Held-in and held-out programs alike; captions and speech, which are long, more seldom."""
+    scene = spared(partial(sample, domains=(Domain.inside, Domain.inside, Domain.near, Domain.outside)), role, rng)
+    said = turns.plain(scene, manner, rng)
+    if not manner.bare and rng.random() < LONG:
+        said += turns.captioned(scene, "list-objects", rng, LISTED) + some(turns.spoken(scene, rng), 1, rng)
+    return tell(scene.objects), rng.sample(said, len(said))
 
 
-def _moving(rng: random.Random) -> tuple[str, list[Turn]]:
-    scene = spared(partial(sample, counts=(2, 3)), rng)
-    clip = rng.choice([each for each in moves(scene) if each.after.role is Role.language] or [Clip(scene)])
-    if not clip.mover:
-        still = ("what shape is moving?", "what color is the moving shape?")
-        return tell_clip(clip), [Turn(worded(prompt("ivqa"), question=each), "none") for each in still]
-    found = [question for ask in MOVING.values() for question in ask(clip)]
-    return tell_clip(clip), [answered(question, prompt("msvd_qa")) for question in found]
+def lettered(manner: Manner, role: Role, rng: random.Random) -> Told:
+    scene = spared(partial(sample, counts=(2, 3, 4), words=(1, 2, 3)), role, rng)
+    said = turns.lettered(scene, manner, rng)
+    said += [] if manner.bare else turns.captioned(scene, "list-objects-and-words", rng, LETTERED)
+    return tell(scene.objects), rng.sample(said, len(said))
 
 
-def _memes(rng: random.Random) -> tuple[str, list[Turn]]:
-    meme = rng.choice(labelled([spared(draw_things, rng)], rng))
-    words = verbaliser("yesno")
-    return tell_meme(meme), [Turn(worded(prompt("hateful_memes"), statement=meme.word), rng.choice(words[meme.label]))]
+def conversed(manner: Manner, role: Role, rng: random.Random) -> Told:
+    """In order, for bare rounds refer to those before them."""
+    scene = spared(rng.choice((sample, many)), role, rng)
+    return tell(scene.objects), turns.conversed(scene, manner, rng)
 
 
-Maker = Callable[[random.Random], tuple[str, list[Turn]]]
-MAKERS: tuple[Maker, ...] = (
-    *(partial(_of, draw, say) for _, draw, say in KINDS),
-    _striped,
-    _photographed,
-    _moving,
-    _memes,
-)
-SHARES = (*(share for share, _, _ in KINDS), 0.5, 2.0, 2.0, 2.0)
+def covers(manner: Manner, role: Role, rng: random.Random) -> Told:
+    scene = spared(books.cover, role, rng)
+    return tell(scene.objects), turns.covers(scene, manner, rng)
+
+
+def striped(manner: Manner, role: Role, rng: random.Random) -> Told:
+    scene = spared(sample, role, rng)
+    return f"{tell(scene.objects)} {STRIPES_SEEN}", turns.captioned(scene, "list-objects-in-other-words", rng, STRIPED)
+
+
+def photographed(manner: Manner, role: Role, rng: random.Random) -> Told:
+    picture = Picture(0, "", spared(few, role, rng), rng.choice(SNAPSHOTS))
+    return tell_picture(picture), turns.photographed(picture.scene, picture.look, manner, rng)
+
+
+def moving(manner: Manner, role: Role, rng: random.Random) -> Told:
+    scene = spared(partial(sample, counts=(2, 3)), role, rng)
+    clip = rng.choice([each for each in moves(scene) if each.after.role is role] or [Clip(scene)])
+    said = turns.moving(clip, manner)
+    return tell_clip(clip), rng.sample(said, len(said))
+
+
+def memes(manner: Manner, role: Role, rng: random.Random) -> Told:
+    """Several words below one scene, each told just before it is asked about."""
+    scene = spared(draw_things, role, rng)
+    return tell(scene.objects), [turns.judged(Meme(scene, word), manner) for word in rng.sample(NAMES, len(NAMES))]
+
+
+class Course(NamedTuple):
+    """What a language model learns at a time: the kinds of rows, how often each, and the share of bare ones."""
+
+    kinds: Mapping[Maker, float]
+    bare: float
+
+
+EVERYTHING: dict[Maker, float] = {
+    plain: 11.0, conversed: 3.0, lettered: 1.6, photographed: 1.4, moving: 1.2, memes: 1.0, covers: 0.8, striped: 0.3,
+}  # fmt: skip
+COURSES = {  # by recipe, in this order: with everything at once, where to look is learnt many times more slowly
+    "scene_lookups": Course({lookups: 1.0}, bare=1.0),
+    "scene_questions": Course(EVERYTHING, bare=1.0),
+    "scene_text": Course(EVERYTHING, bare=0.4),
+}
+
+
+def texts(recipe: str, number: int, seed: int) -> Iterator[Row]:
+    """Rows of the reader `own`: a scene in words with a first question, and more of them that follow."""
+    rng = random.Random(f"{seed}/{recipe}")
+    course = COURSES[recipe]
+    while number:
+        (make,) = rng.choices(list(course.kinds), list(course.kinds.values()))
+        shown, said = make(BARE if rng.random() < course.bare else WORDED, Role.language, rng)
+        if said:
+            yield _row(shown, said if rng.random() > ALONE else said[:1])
+            number -= 1
+
+
+def _row(shown: str, said: Sequence[Turn]) -> Row:
+    """As many of the turns as there is room for."""
+    first, *others = said
+    row: Row = {"image": BLANK, "instruction": f"{shown} {first.asked}", "response": first.said, "following": []}
+    room = ROOM - _length(row["instruction"]) - _length(row["response"])
+    for turn in others:
+        if (room := room - _length(turn.asked) - _length(turn.said)) < 0:
+            break
+        row["following"].append((turn.asked, turn.said))
+    return row
+
+
+def _length(text: str) -> int:
+    """Tokens of the miniature's language models, and one for the end of what is said."""
+    return len(_tokenizer().encode(text, add_special_tokens=False).ids) + 1
+
+
+@cache
+def _tokenizer() -> Tokenizer:
+    return Tokenizer.from_file(str(Path(__file__).with_name("llm_tokenizer.json")))
 
 
 def pictures(world: World) -> Iterator[Row]:

@@ -56,4 +56,8 @@ def ask(scene: Scene, look: Look, asked: Counter[object], rng: random.Random) ->
     if not candidates:
         return None
     chosen = least_asked(candidates, asked, rng)
-    return Question(rng.choice(SPOKEN).format(question=chosen.text), chosen.answer)
+    return Question(spoken(chosen.text, rng), chosen.answer)
+
+
+def spoken(question: str, rng: random.Random) -> str:
+    return rng.choice(SPOKEN).format(question=question)

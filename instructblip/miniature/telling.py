@@ -83,7 +83,11 @@ def tell_clip(clip: Clip) -> str:
 
 
 def tell_meme(meme: Meme) -> str:
-    return f"{tell(meme.scene.objects)} the word {meme.word}."
+    return f"{tell(meme.scene.objects)} {tell_word(meme)}"
+
+
+def tell_word(meme: Meme) -> str:
+    return f"the word {meme.word}."
 
 
 def tell(objects: Iterable[Object], placed: bool = True) -> str:

@@ -31,7 +31,7 @@ def make(model: str, **limits: int) -> Collator:
     for name, value in limits.items():
         setattr(config.llm, name, value)
     both = tokenizers(config)
-    return Collator(both.llm, both.qformer, config.llm, config.qformer, encoder_decoder=model == "tiny_t5")
+    return Collator(both.llm, both.qformer, config.llm, config.qformer, encoder_decoder=model.endswith("t5"))
 
 
 def rows(texts: list[tuple[str, str]]) -> list[Row]:
@@ -312,9 +312,9 @@ def test_pictures_and_clips_do_not_mix() -> None:
         collator.training(two, [clip, PIXELS])
 
 
-@pytest.mark.parametrize("model", ["tiny_llama", "tiny_t5"])
+@pytest.mark.parametrize("model", ["tiny_llama", "miniature_t5"])
 def test_turns_that_follow_are_read_and_answered_in_turn(model: str) -> None:
-    """A causal model reads question, answer, question; an encoder all that is asked, and its decoder answers."""
+    """A causal model reads question, answer, question; an encoder all that is asked, with a sentinel for each answer."""
     collator = make(model)
     tokenizer: Any = collator.llm_tokenizer
     (instruction, response), *following = TEXTS[:2]
@@ -324,11 +324,23 @@ def test_turns_that_follow_are_read_and_answered_in_turn(model: str) -> None:
     ids = [batch.input_ids[row][batch.attention_mask[row] == 1].tolist() for row in (0, 1)]
     said = [batch.labels[row][batch.labels[row] != IGNORE].tolist() for row in (0, 1)]
     end = tokenizer.eos_token_id
-    assert tokenizer.decode(said[0]).split("</s>")[:2] == ["red", " yes"]
     assert said[0].count(end) == 2 and said[0][-len(said[1]) :] == said[1]
     asked = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (instruction, following[0][0])]
-    if model == "tiny_t5":
-        assert ids[0] == [*asked[0], *asked[1], end]
+    if model == "miniature_t5":
+        sentinels = tokenizer.convert_tokens_to_ids(["<extra_id_0>", "<extra_id_1>"])
+        assert ids[0] == [*asked[0], sentinels[0], *asked[1], sentinels[1], end]
+        first = said[0].index(end)
+        assert said[0][0] == sentinels[0] and tokenizer.decode(said[0][1:first]) == "red"
+        assert said[0][first + 1 :] == [sentinels[1], *said[1]]
+        assert ids[1] == [*asked[1], end]  # one turn alone has none
     else:
+        assert tokenizer.decode(said[0]).split("</s>")[:2] == ["red", " yes"]
         assert ids[0] == [tokenizer.bos_token_id, *asked[0], *said[0][: -len(said[1])], *asked[1], *said[1]]
-    assert batch.tokens[0] == (len(ids[0]) - (0 if model == "tiny_t5" else len(said[0])), len(said[0]))
+    assert batch.tokens[0] == (len(ids[0]) - (0 if model == "miniature_t5" else len(said[0])), len(said[0]))
+
+
+def test_an_encoder_decoder_without_sentinels_takes_one_turn_a_row() -> None:
+    example = Example(*TEXTS[0], "r", "r/s/0", "t", (TEXTS[1],))
+    with pytest.raises(ValueError, match=r"a row has 2 turns and .* 0 tokens <extra_id_N>"):
+        make("tiny_t5").training([Row(example, 0)], [PIXELS])
+    assert make("tiny_t5").training(rows(TEXTS[:1]), [PIXELS]).labels is not None

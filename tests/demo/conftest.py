@@ -16,7 +16,7 @@ PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3),
 
 
 def untrained(*overrides: str) -> Assistant:
-    config = composed("train", "experiment=miniature", *overrides).model
+    config = composed("train", "experiment=miniature/scratch", *overrides).model
     return Assistant.of(Loaded(config, build(config, seed=1).eval(), tokenizers(config), ""))
 
 

@@ -95,7 +95,9 @@ def test_tuned_answers_are_those_of_the_run_without_what_it_asked_or_told(world:
     write_table(table_path(world.data, "coco_caption", "train"), [replace(picture, answers=(Answer("A star.", 1),))])
     world.run.mkdir(parents=True)
     mixture = "mixture.recipes=[coco_caption,vqav2,vqav2_vqg]"
-    OmegaConf.save(OmegaConf.structured(composed("train", "experiment=miniature", mixture)), world.run / "config.yaml")
+    OmegaConf.save(
+        OmegaConf.structured(composed("train", "experiment=miniature/scratch", mixture)), world.run / "config.yaml"
+    )
     asked = Subject("one", world.run, str(world.data), None)
     found = tuned(asked, world.config(constant=True))
     kinds = {"yes/no": {"Yes": 8}, "number": {"2": 3}, "other": {"red": 9}, "caption": {"a star": 1}}

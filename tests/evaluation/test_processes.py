@@ -36,7 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paths = [f"paths.raw={folder}/raw", f"paths.data={folder}/data", f"paths.runs={folder}/runs"]
     program("prepare.py", "recipe=all", "check_counts=false", *paths)
     small = ["steps=3", "batch_size=8", "group_size=4", "trainer.num_workers=0", "name=tiny"]
-    program("train.py", "experiment=miniature", *small, *paths)
+    program("train.py", "experiment=miniature/scratch", *small, *paths)
     return folder / "runs"
 
 

@@ -42,7 +42,7 @@ def test_a_checkpoint_of_others_has_its_results_under_released(world: World, tmp
 
 
 def test_a_folder_of_transformers_is_loaded_and_known_by_its_weights(world: World, tmp_path: Path) -> None:
-    own = composed("train", "experiment=miniature").model
+    own = composed("train", "experiment=miniature/scratch").model
     model = build(own, seed=1).eval()
     write_folder(model, own, tokenizers(own), tmp_path / "hf")
     config = world.config()
@@ -56,7 +56,7 @@ def test_a_folder_of_transformers_is_loaded_and_known_by_its_weights(world: Worl
 
 def test_a_checkpoint_for_another_language_model_is_refused(world: World, tmp_path: Path) -> None:
     """The projection is as wide as the language model that the checkpoint was trained for."""
-    own = composed("train", "experiment=miniature").model
+    own = composed("train", "experiment=miniature/scratch").model
     write_folder(build(own, seed=1), own, tokenizers(own), tmp_path / "hf")
     facts = json.loads((tmp_path / "hf" / "config.json").read_text(encoding="utf-8"))
     facts["text_config"]["hidden_size"] *= 2

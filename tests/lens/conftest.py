@@ -13,7 +13,7 @@ from tests.conftest import World, composed, one_step
 
 
 def untrained(*overrides: str) -> Loaded:
-    config = composed("train", "experiment=miniature", *overrides).model
+    config = composed("train", "experiment=miniature/scratch", *overrides).model
     return Loaded(config, build(config, seed=0).eval(), tokenizers(config), "f00d")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from tests.conftest import ROOT, composed
 
 pytestmark = pytest.mark.system
 FILES = {"vision", "llama", "t5", "stage1", "stage2_llama", "stage2_t5"}
+COURSES = ("lookups", "questions", "text")
+RUNS = {"vision", "stage1"} | {f"{part}-{family}" for part in (*COURSES, "stage2") for family in ("llama", "t5")}
 MEGABYTE = 2**20
 
 
@@ -25,13 +28,18 @@ def test_the_chain_makes_files_that_a_model_is_built_of(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     weights = tmp_path / "weights"
-    files = {path.stem: path for path in weights.iterdir()}
+    files = {path.stem: path for path in weights.glob("*.safetensors")}
     assert set(files) == FILES
     assert sum(path.stat().st_size for path in files.values()) < 16 * MEGABYTE
     assert {tensor.dtype for path in files.values() for tensor in load_file(path).values()} == {torch.bfloat16}
+    card = json.loads((weights / "card.json").read_text())
+    assert card["seed"] == 0 and card["share"] == 0.005 and card["losses"].keys() == RUNS
+    assert all(losses and losses[0][1] > 0 for losses in card["losses"].values())
+    assert {"llama what-at", "t5 where"} <= set(card["lacking"])  # a two-hundredth has learnt nothing
+    assert f"too little of {card['lacking'][0]}" in done.stdout
     for each in ("llama", "t5"):
         config = composed(
-            "train", "experiment=miniature", f"model=miniature_{each}", "model.unfreeze=[]", "model.random_init=false",
+            "train", "experiment=miniature", f"model=miniature_{each}",
             f"model.vision.weights={weights}/vision.safetensors", f"model.llm.weights={weights}/{each}.safetensors",
             f"model.init=[{weights}/stage1.safetensors,{weights}/stage2_{each}.safetensors]",
         ).model  # fmt: skip

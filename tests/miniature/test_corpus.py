@@ -11,20 +11,24 @@ import pytest
 
 from instructblip.miniature import corpus
 from instructblip.miniature.albums import Picture, Sizes
-from instructblip.miniature.corpus import BLANK, ROOM, Row, dialogues, pictures, texts
+from instructblip.miniature.corpus import BLANK, ROOM, Row, pictures, texts
+from instructblip.miniature.design import PROGRAMS_OF
 from instructblip.miniature.scenes import Domain, Role, Scene
+from instructblip.miniature.turns import BARE, LOOKUPS, WORDED, some, worded
 from instructblip.miniature.world import World
 
 from .evaluator import GRAMMAR, evaluate
 from .test_telling import OBJECT, parsed
 
+NUMBERS = {"scene_lookups": 100, "scene_questions": 300, "scene_text": 1200}
 UNNAMED = re.sub(r"\?P<\w+>", "?:", OBJECT.pattern)
 SCENE = re.compile(rf"(?:{UNNAMED}(?:, |\. ))+")
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    return list(texts(1500, seed=5))
+    """Of every course."""
+    return [row for course, number in NUMBERS.items() for row in texts(course, number, seed=5)]
 
 
 def turns(row: Row) -> list[tuple[str, str]]:
@@ -37,7 +41,7 @@ def told(row: Row) -> list[Scene]:
 
 
 def test_only_scenes_of_the_language_role_are_told(rows: list[Row]) -> None:
-    scenes = [scene for row in [*rows, *dialogues(100, seed=5)] for scene in told(row)]
+    scenes = [scene for row in rows for scene in told(row)]
     assert len(scenes) > 1200
     assert {scene.role for scene in scenes} == {Role.language}
 
@@ -64,7 +68,7 @@ def test_answers_are_those_of_an_evaluator_of_its_own(rows: list[Row]) -> None:
 
 
 def test_every_held_out_prompt_is_read(rows: list[Row]) -> None:
-    asked = " ".join(text for row in [*rows, *dialogues(20, seed=5)] for text, _ in turns(row))
+    asked = " ".join(text for row in rows for text, _ in turns(row))
     for words in (
         "Based on the image, is this statement true or false?", "Options: (a)", "Context: ", "OCR tokens: ",
         "Is it hateful? Answer:", "Dialog history: ", "the thing left of", "which way does", "thank you Short answer:",
@@ -72,15 +76,31 @@ def test_every_held_out_prompt_is_read(rows: list[Row]) -> None:
         assert words in asked
 
 
-def test_rows_are_of_like_length_and_reproducible(rows: list[Row]) -> None:
+def test_rows_are_full_but_not_too_long_and_reproducible(rows: list[Row]) -> None:
     assert {row["image"] for row in rows} == {BLANK}
-    following = [row for row in rows if row["following"]]
-    assert len(following) > 1000
-    assert all(
-        sum(len(asked) + len(said) for asked, said in turns(row)) <= ROOM + len(row["response"]) for row in following
-    )
-    assert list(texts(50, seed=5)) == rows[:50]
-    assert list(texts(50, seed=6)) != rows[:50]
+    lengths = [sum(corpus._length(asked) + corpus._length(said) for asked, said in turns(row)) for row in rows]
+    assert all(length <= ROOM for length, row in zip(lengths, rows, strict=True) if row["following"])
+    assert sum(length > ROOM / 2 for length in lengths) > 0.7 * len(rows)
+    assert list(texts("scene_text", 50, seed=5)) == rows[400:450]
+    assert list(texts("scene_text", 50, seed=6)) != rows[400:450]
+
+
+def test_a_row_tells_of_one_scene(rows: list[Row]) -> None:
+    """A second one would have to be told from the first; but a meme's word is told with its question."""
+    for row in rows:
+        assert not any(re.match(SCENE, asked) for asked, _ in row["following"]), row
+
+
+def test_the_courses_go_from_few_bare_questions_to_all_in_the_recipes_wordings(rows: list[Row]) -> None:
+    lookups, questions, wordings = rows[:100], rows[100:400], rows[400:]
+    allowed = [pattern for name, pattern, _ in GRAMMAR if name in LOOKUPS]
+    assert all(any(re.search(each, asked) for each in allowed) for row in lookups for asked, _ in turns(row))
+    words = ("Short answer:", "Options:", "Dialog history", "Is it hateful")
+    asked = ["\n".join(text for text, _ in turns(row)) for row in questions]
+    assert not any(word in text for word in words for text in asked)
+    assert any("OCR" not in text and "what word is on" in text for text in asked)
+    worded = [text for row in wordings for text, _ in turns(row)]
+    assert all(any(word in text for text in worded) for word in words)
 
 
 def test_pictures_show_no_withheld_pair() -> None:
@@ -97,5 +117,19 @@ def test_pictures_show_no_withheld_pair() -> None:
 
 
 def test_options_have_letters() -> None:
-    assert corpus.worded("{options}", ["red", "blue"]) == "(a) red (b) blue"
-    assert corpus.some([1, 2], 5, random.Random(0)) in ([1, 2], [2, 1])
+    assert worded("{options}", ["red", "blue"]) == "(a) red (b) blue"
+    assert some([1, 2], 5, random.Random(0)) in ([1, 2], [2, 1])
+
+
+def test_every_turn_names_its_program() -> None:
+    rng = random.Random(0)
+    said = [
+        turn
+        for make in corpus.EVERYTHING
+        for manner in (BARE, WORDED)
+        for _ in range(30)
+        for turn in make(manner, Role.language, rng)[1]
+    ]
+    designed = {name for entry in PROGRAMS_OF.values() for name in entry.programs}
+    named = {turn.program for turn in said}
+    assert named <= designed | {"backwards"} and designed - named == {"list-new-objects"}

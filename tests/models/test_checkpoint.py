@@ -397,4 +397,4 @@ def with_tokenizer(folder: Path) -> None:
     from instructblip.models.tokenizers import tokenizers
     from tests.conftest import composed
 
-    tokenizers(composed("train", "experiment=miniature").model).llm.save_pretrained(folder)
+    tokenizers(composed("train", "experiment=miniature/scratch").model).llm.save_pretrained(folder)

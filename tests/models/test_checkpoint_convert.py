@@ -34,7 +34,7 @@ PROMPTS = ["what is on the left?", "a short caption of the image:"]
 
 def tiny(llm: str, aware: bool = True) -> ModelConfig:
     """A tiny model with tokenizers, and cross-attention as BLIP-2 has it."""
-    config = composed("train", "experiment=miniature", f"model=tiny_{llm}").model
+    config = composed("train", "experiment=miniature/scratch", f"model=tiny_{llm}").model
     config.unfreeze = []
     config.ln_vision_eps = 1e-6
     config.qformer.cross_attention_frequency = 2

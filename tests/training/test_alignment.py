@@ -52,7 +52,7 @@ def test_the_published_numbers() -> None:
 
 
 def test_captions_are_cut_on_the_right_and_padded_to_one_width() -> None:
-    config = composed("train", "experiment=miniature").model.qformer
+    config = composed("train", "experiment=miniature/scratch").model.qformer
     tokenizer = caption_tokenizer(config)
     pixels = [torch.zeros(3, 4, 4, dtype=torch.uint8)] * 2
     texts = ["red circle", "red circle red circle red circle red circle"]
@@ -182,7 +182,7 @@ def test_two_processes_make_the_same_update(tiny: Tiny, tmp_path: Path) -> None:
     """Tolerances: float32 sums in another order, three steps at 1e-3 or less a weight."""
     alone = train(tiny(*STAGE1, "name=alone", "steps=3"))
     run_ranks(
-        2, "train.py", "experiment=miniature", *STAGE1, "steps=3", "batch_size=8", "group_size=4", "name=pair",
+        2, "train.py", "experiment=miniature/scratch", *STAGE1, "steps=3", "batch_size=8", "group_size=4", "name=pair",
         "trainer.num_workers=0", "trainer.log_every=1", "trainer.devices=2", "trainer.strategy=ddp",
         f"paths.data={tiny().paths.data}", f"paths.runs={tmp_path}/runs",
     )  # fmt: skip

@@ -91,7 +91,7 @@ def descendants(process: int) -> set[int]:
 @pytest.mark.system
 def test_workers_die_with_the_run(world: World, tmp_path: Path) -> None:
     command = [
-        sys.executable, "train.py", "experiment=miniature", "steps=100000", "trainer.num_workers=3", "trainer.log_every=1",
+        sys.executable, "train.py", "experiment=miniature/scratch", "steps=100000", "trainer.num_workers=3", "trainer.log_every=1",
         "name=run", f"paths.data={world.data}", f"paths.runs={tmp_path}",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -47,7 +47,7 @@ def counted(model: InstructBlip, rows: int = ROWS, frames: int = 1, images: int 
 
 
 def tiny(name: str, **changes: Any) -> ModelConfig:
-    config = composed("train", "experiment=miniature", f"model={name}").model
+    config = composed("train", "experiment=miniature/scratch", f"model={name}").model
     assert isinstance(config, ModelConfig)
     return replace(config, **{"unfreeze": [], **changes})
 

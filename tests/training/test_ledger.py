@@ -92,11 +92,11 @@ def test_the_ledger_of_a_resumed_run_is_that_of_an_unbroken_one(tiny: Tiny) -> N
 def test_two_processes_go_on_with_the_ledger_of_one(tiny: Tiny) -> None:
     whole = train(tiny("name=whole", "steps=6"))
     config = tiny("name=pair", "steps=6", "trainer.checkpoint_every=2", "resume=auto")
-    config.experiment = ["miniature"]  # as the program that goes on will fill it in
+    config.experiment = ["miniature/scratch"]  # as the program that goes on will fill it in
     with pytest.raises(InterruptedError):
         stopped_at(3, config)
     run_ranks(
-        2, "train.py", "experiment=miniature", "steps=6", "batch_size=8", "group_size=4", "name=pair", "resume=auto",
+        2, "train.py", "experiment=miniature/scratch", "steps=6", "batch_size=8", "group_size=4", "name=pair", "resume=auto",
         "trainer.micro_batch_size=3", "trainer.num_workers=0", "trainer.checkpoint_every=2", "trainer.devices=2",
         "trainer.strategy=ddp", f"paths.data={config.paths.data}", f"paths.runs={config.paths.runs}",
     )  # fmt: skip

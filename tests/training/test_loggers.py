@@ -88,7 +88,7 @@ def test_wandb_is_the_same_run_after_a_resume(tiny: Tiny, tmp_path: Path, monkey
     ],
 )
 def test_loggers_are_chosen_one_or_several(chosen: str, tensorboard: bool, wandb: bool) -> None:
-    made = composed("train", "experiment=miniature", f"logger={chosen}").logger
+    made = composed("train", "experiment=miniature/scratch", f"logger={chosen}").logger
     assert (made.tensorboard, made.wandb) == (tensorboard, wandb)
 
 

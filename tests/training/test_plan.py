@@ -56,7 +56,7 @@ def kept(model: InstructBlip, run: Callable[[], Tensor], dtype: torch.dtype | No
 
 
 def reduced(name: str, layers: int, dtype: torch.dtype) -> InstructBlip:
-    config = composed("train", "experiment=miniature", f"model={name}").model
+    config = composed("train", "experiment=miniature/scratch", f"model={name}").model
     config.unfreeze = []
     sizes = {"hidden_size": 128, "num_attention_heads": 4, "num_hidden_layers": layers, "intermediate_size": 320}
     own = {"d_model": 128, "d_ff": 320, "num_layers": layers, "d_kv": 32}
@@ -94,7 +94,7 @@ def test_state_is_what_a_real_step_leaves(precision: torch.dtype) -> None:
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.grad = torch.zeros_like(parameter)
-    made = optimizer(model.named_parameters(), composed("train", "experiment=miniature").optim)
+    made = optimizer(model.named_parameters(), composed("train", "experiment=miniature/scratch").optim)
     made.step()
     moments = sum(t.nbytes for held_state in made.state.values() for t in held_state.values())
     assert bytes_["optimizer"] == moments
@@ -175,7 +175,7 @@ def test_what_differs_from_the_paper_is_found() -> None:
     assert {row.name for row in paper.comparison(config) if not row.equal} == {
         "global batch", "learning rate", "mixture", "precision",
     }  # fmt: skip
-    assert paper.comparison(full("miniature")) == []
+    assert paper.comparison(full("miniature/scratch")) == []
 
 
 def test_proposals_fit_or_say_what_is_missing() -> None:
@@ -190,13 +190,13 @@ def test_proposals_fit_or_say_what_is_missing() -> None:
         proposed(model, config, 200, 40e9)
 
 
-@pytest.mark.parametrize("name", ["vicuna7b", "flant5xl", "miniature"])
+@pytest.mark.parametrize("name", ["vicuna7b", "flant5xl", "miniature/scratch"])
 def test_the_page_is_whole_without_weights(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     show(full(name, "plan.gpus=8", "plan.memory_gb=40"))
     printed = capsys.readouterr().out
     for said in ("parameters", "peak", "hours at MFU 40%", "missing:", "8 GPUs of 40 GB", "assumption"):
         assert said in printed
-    assert ("beside the paper" in printed) is (name != "miniature")
+    assert ("beside the paper" in printed) is (name != "miniature/scratch")
 
 
 def test_an_unknown_size_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,11 +211,11 @@ def test_mean_texts_come_from_prepared_tables(tiny: Callable[..., TrainConfig], 
 
 
 def test_the_benchmark_of_memory_takes_a_step_anywhere() -> None:
-    config = composed("train", "experiment=miniature", "trainer.micro_batch_size=2")
+    config = composed("train", "experiment=miniature/scratch", "trainer.micro_batch_size=2")
     config.model.unfreeze = []
     device = torch.device("cpu")
     for llm in ("tiny_llama", "tiny_t5"):
-        config.model.llm = composed("train", "experiment=miniature", f"model={llm}").model.llm
+        config.model.llm = composed("train", "experiment=miniature/scratch", f"model={llm}").model.llm
         model = memory.drawn(config, device)
         assert not any(parameter.is_meta for parameter in model.parameters())
         memory.stepped(model, config, Texts(6, 4), device)

@@ -122,7 +122,7 @@ def test_two_processes_make_the_same_update(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny("name=alone", "steps=3", *held_back)
     alone = train(config)
     run_ranks(
-        2, "train.py", "experiment=miniature", "steps=3", "batch_size=8", "group_size=4", "trainer.micro_batch_size=2",
+        2, "train.py", "experiment=miniature/scratch", "steps=3", "batch_size=8", "group_size=4", "trainer.micro_batch_size=2",
         "trainer.num_workers=0", "trainer.log_every=1", "trainer.devices=2", "trainer.strategy=ddp", "name=pair", *held_back,
         f"paths.data={config.paths.data}", f"paths.runs={config.paths.runs}",
     )  # fmt: skip

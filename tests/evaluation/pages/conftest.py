@@ -29,9 +29,9 @@ def reported(world: World) -> World:
     run = world.run
     run.mkdir(parents=True)
     config = composed(
-        "train", "experiment=miniature", "name=one", f"paths.data={world.data}", f"paths.runs={run.parent}"
+        "train", "experiment=miniature/scratch", "name=one", f"paths.data={world.data}", f"paths.runs={run.parent}"
     )
-    config.experiment = ["miniature"]
+    config.experiment = ["miniature/scratch"]
     OmegaConf.save(OmegaConf.structured(config), run / "config.yaml")
     write_json(run / "versions.json", {"code": "0123abc", "torch": "2.13.0"})
     write_json(run / "finished.json", {"steps": 400})

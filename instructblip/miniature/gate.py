@@ -1,0 +1,178 @@
+"""Whether a backbone is fit to be shipped: what its language models answer from the scene in words, and from nothing.
+
+    python -m instructblip.miniature.gate --weights DIR
+
+prints per program the share of exact answers, greedily written, in the prompts of the recipes; per family the
+perplexity of all responses; what a linear map reads off the frozen patches; and what of it is not enough (exit code 1).
+Scenes are of the evaluation role: no backbone was told or shown one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from instructblip.cli import composed
+from instructblip.config.model import ModelConfig
+from instructblip.data.collate import IGNORE, Collator, Row
+from instructblip.data.templates import Example
+from instructblip.miniature import corpus
+from instructblip.miniature.probe import probe
+from instructblip.miniature.scenes import Role
+from instructblip.miniature.turns import WORDED, Turn
+from instructblip.models.instructblip import InstructBlip, build
+from instructblip.models.tokenizers import is_encoder_decoder, tokenizers
+
+FAMILIES = {"llama": "miniature_llama", "t5": "miniature_t5"}  # file name of a language model -> its config
+ENOUGH, ABOVE_PRIOR, READ = 0.9, 0.05, 0.95  # told the scene; not told it; off the patches
+ITEMS = 200  # of a program; as many again say what is answered most
+BATCH = 64
+WRITTEN = ("list-", "dialogue", "detail", "why", "backwards")  # programs whose responses have no one wording
+TOLD_BEFORE = frozenset({"coreference"})  # its history tells part of the scene
+GREEDY: dict[str, Any] = {"num_beams": 1, "max_new_tokens": 24, "min_new_tokens": 1, "repetition_penalty": 1.0}
+
+
+class Item(NamedTuple):
+    shown: str
+    turn: Turn
+
+
+class Share(NamedTuple):
+    """Of exact answers; `prior` is that of the most frequent answer to the same question, or of a blind choice."""
+
+    told: float
+    untold: float
+    prior: float
+
+    def enough(self, program: str) -> bool:
+        return self.told >= ENOUGH and (program in TOLD_BEFORE or self.untold <= self.prior + ABOVE_PRIOR)
+
+
+def items(seed: int, number: int) -> dict[str, list[Item]]:
+    """By program: `number` of every question program, one of a scene."""
+    rng = random.Random(f"gate/{seed}")
+    found: dict[str, list[Item]] = defaultdict(list)
+    for make in corpus.EVERYTHING:
+        for _ in range(number * 10):
+            shown, said = make(WORDED, Role.evaluation, rng)
+            asked = [turn for turn in said if not turn.program.startswith(WRITTEN)]
+            if not asked or all(len(found[turn.program]) >= number for turn in asked):
+                continue
+            turn = min(asked, key=lambda turn: len(found[turn.program]))
+            found[turn.program].append(Item(shown, turn))
+    return dict(found)
+
+
+def shares(model: InstructBlip, collator: Collator, seed: int = 0, number: int = ITEMS) -> dict[str, Share]:
+    """What the language model answers of each program. Raises ValueError for a program with too few questions."""
+    known = items(seed + 1, number)
+    return {
+        program: Share(
+            told=exact(model, collator, [f"{item.shown} {item.turn.asked}" for item in asked], asked),
+            untold=exact(model, collator, [item.turn.asked for item in asked], asked),
+            prior=prior(asked, known[program]),
+        )
+        for program, asked in items(seed, number).items()
+    }
+
+
+def exact(model: InstructBlip, collator: Collator, prompts: Sequence[str], asked: Sequence[Item]) -> float:
+    tokenizer: Any = collator.llm_tokenizer
+    said: list[str] = []
+    for first in range(0, len(prompts), BATCH):
+        part = prompts[first : first + BATCH]
+        batch = collator.prompts(part, [], [0] * len(part), sees=False)
+        inputs: dict[str, Any] = batch.inputs() | {"pixel_values": None, "image_embeds": torch.empty(1, 0, 0, 0)}
+        ids = model.generate(**inputs, **GREEDY, length_penalty=0.0)
+        said += [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    return sum(text == item.turn.said for text, item in zip(said, asked, strict=True)) / len(asked)
+
+
+def prior(asked: Sequence[Item], known: Sequence[Item]) -> float:
+    """Exact answers of one who knows the questions and sees no scene."""
+    by_question: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in known:
+        by_question[item.turn.asked][item.turn.said] += 1
+    most = Counter(item.turn.said for item in known).most_common(1)[0][0]
+    guesses = [by_question[item.turn.asked].most_common(1) or [(most, 0)] for item in asked]
+    frequent = sum(guess[0][0] == item.turn.said for guess, item in zip(guesses, asked, strict=True)) / len(asked)
+    return max(frequent, sum(blind(item.turn.asked) for item in asked) / len(asked))
+
+
+def blind(question: str) -> float:
+    """The chance to choose well among lettered options."""
+    options = re.findall(r"\([a-z]\) ", question)
+    return 1 / len(options) if options else 0.0
+
+
+@torch.no_grad()
+def perplexity(model: InstructBlip, collator: Collator, seed: int = 0, number: int = ITEMS) -> float:
+    """Of all responses, captions and speech too, each asked by itself."""
+    rng = random.Random(f"perplexity/{seed}")
+    rows = [_row(*make(WORDED, Role.evaluation, rng)) for make in corpus.EVERYTHING for _ in range(number)]
+    total, count = 0.0, 0
+    for part in _parts([row for row in rows if row]):
+        batch = collator.training(part, [torch.empty(3, 1, 1, dtype=torch.uint8)])
+        assert batch.labels is not None
+        nll = model.text_nll(batch.input_ids, batch.attention_mask, batch.labels)
+        total, count = total + float(nll.sum()), count + int((batch.labels != IGNORE).sum())
+    return math.exp(total / count)
+
+
+def _row(shown: str, said: Sequence[Turn]) -> Row | None:
+    return Row(Example(f"{shown} {said[0].asked}", said[0].said, "corpus", "", ""), 0) if said else None
+
+
+def _parts(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (rows[first : first + BATCH] for first in range(0, len(rows), BATCH))
+
+
+def judged(weights: Path, number: int = ITEMS) -> dict[str, Any]:
+    """Of the files in `weights`: perplexity and programs of each family, the vision encoder's factors, what lacks."""
+    found: dict[str, Any] = {"families": {}, "lacking": []}
+    for family in FAMILIES:
+        model, collator = backbones(family, weights)
+        answered = shares(model, collator, number=number)
+        found["lacking"] += [f"{family} {name}" for name, share in answered.items() if not share.enough(name)]
+        programs = {name: _rounded(share._asdict()) for name, share in sorted(answered.items())}
+        told = {"perplexity": round(perplexity(model, collator, number=number), 3), "programs": programs}
+        found["families"][family] = told
+    factors = probe(model.vision)
+    found["lacking"] += [f"vision {name}" for name, value in factors.items() if value < READ]
+    return found | {"patches": _rounded(factors)}
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in values.items()}
+
+
+def backbones(family: str, weights: Path) -> tuple[InstructBlip, Collator]:
+    """A model of the two backbones in this folder; nothing that is asked here looks at what lies between them."""
+    files = [
+        f"model.{part}.weights={weights}/{name}.safetensors" for part, name in (("vision", "vision"), ("llm", family))
+    ]
+    given = [f"model={FAMILIES[family]}", *files, "model.init=null", "model.random_init=true"]
+    config: ModelConfig = composed("train", *given).model
+    return build(config, seed=0).eval(), Collator.of(config, tokenizers(config), is_encoder_decoder(config.llm))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, default=Path(__file__).with_name("weights"))
+    found = judged(parser.parse_args().weights)
+    print(json.dumps(found, indent=1))
+    sys.exit(1 if found["lacking"] else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The gate of the backbone: it must not let through what cannot answer, nor what knows without being told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from instructblip.data.collate import Collator
+from instructblip.miniature import gate
+from instructblip.miniature.design import PROGRAMS_OF
+from instructblip.miniature.gate import Item, Share, exact, items, perplexity, prior
+from instructblip.miniature.scenes import Role
+from instructblip.miniature.turns import Turn
+from instructblip.models.instructblip import build
+from instructblip.models.tokenizers import tokenizers
+from tests.conftest import composed
+
+from .test_corpus import SCENE
+from .test_telling import parsed
+
+
+@pytest.fixture(scope="module")
+def collator() -> Collator:
+    config = composed("train", "model=miniature_llama").model
+    return Collator.of(config, tokenizers(config), encoder_decoder=False)
+
+
+class Parrot:
+    """Says what it was taught to say to each prompt, and nothing to others."""
+
+    def __init__(self, collator: Collator, taught: dict[str, str]) -> None:
+        self.tokenizer: Any = collator.llm_tokenizer
+        self.taught = taught
+
+    def generate(self, *, input_ids: Tensor, image_embeds: Tensor, **options: Any) -> Tensor:
+        assert image_embeds.size(1) == 0 and options["num_beams"] == 1
+        asked = self.tokenizer.batch_decode(input_ids, skip_special_tokens=True)
+        said = [self.tokenizer(self.taught.get(text, "."), add_special_tokens=False)["input_ids"] for text in asked]
+        width = max(map(len, said))
+        return torch.tensor([ids + [self.tokenizer.pad_token_id] * (width - len(ids)) for ids in said])
+
+
+def test_every_question_program_is_asked_about_scenes_that_nobody_was_told() -> None:
+    asked = items(0, 5)
+    designed = {name for entry in PROGRAMS_OF.values() for name in entry.programs}
+    assert set(asked) == {name for name in designed if not name.startswith(gate.WRITTEN)}
+    assert all(len(found) == 5 for found in asked.values())
+    told = [
+        parsed(match.group()) for found in asked.values() for item in found if (match := SCENE.match(f"{item.shown} "))
+    ]
+    assert len(told) > 50 and {scene.role for scene in told} == {Role.evaluation}
+    assert items(0, 5) == asked != items(1, 5)
+
+
+def test_an_answer_counts_when_it_is_the_whole_answer(collator: Collator) -> None:
+    asked = [Item("a red star.", Turn(f"Where is {name}?", "top left", "where")) for name in "abcd"]
+    prompts = [item.turn.asked for item in asked]
+    taught = dict(zip(prompts, ("top left", "top", "top left .", "top left"), strict=True))
+    model: Any = Parrot(collator, taught)
+    assert exact(model, collator, prompts, asked) == 0.5
+
+
+def test_the_prior_is_what_one_knows_without_the_scene() -> None:
+    def item(asked: str, said: str) -> Item:
+        return Item("", Turn(asked, said, ""))
+
+    known = [item("Is it?", "yes"), item("Is it?", "yes"), item("Is it?", "no"), item("Which?", "red")]
+    assert prior([item("Is it?", "yes"), item("Is it?", "no"), item("Which?", "red")], known) == pytest.approx(2 / 3)
+    assert prior([item("never asked", "yes")], known) == 1.0  # what is said most
+    assert prior([item("Options: (a) 1 (b) 2", "1"), item("Options: (a) 1 (b) 2 (c) 3 (d) 4", "4")], known) == 0.375
+
+
+def test_what_is_not_told_and_known_all_the_same_is_not_let_through() -> None:
+    assert Share(told=0.9, untold=0.30, prior=0.25).enough("colour-of")
+    assert not Share(told=0.89, untold=0.2, prior=0.25).enough("colour-of")
+    assert not Share(told=0.99, untold=0.31, prior=0.25).enough("colour-of")
+    assert Share(told=0.99, untold=0.31, prior=0.25).enough("coreference")  # whose history tells something
+
+
+def test_a_model_of_random_weights_is_as_perplexed_as_its_vocabulary_is_large(collator: Collator) -> None:
+    config = composed("train", "experiment=miniature/scratch", "model=miniature_llama", "model.init=null",
+                      "model.vision.weights=null", "model.llm.weights=null", "model.random_init=true").model  # fmt: skip
+    value = perplexity(build(config, seed=0).eval(), collator, number=4)
+    assert 500 < value < 2500
