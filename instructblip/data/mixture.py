@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,14 +195,22 @@ class EvenDraw(DatasetDraw):
 
 
 def deal(costs: Sequence[int], ranks: int, micro_batch_size: int) -> list[list[list[int]]]:
-    """`[rank][micro-batch]` -> positions of the step, so that ranks cost about the same, and micro-batches of a rank.
+    """`[rank][micro-batch]` -> positions of the step, so that ranks cost about the same, and the rows of a micro-batch,
+    which are padded to the longest, are of like length.
 
     Every rank gets the same number of micro-batches; one may be empty when there are fewer samples than places. Which
     samples the step contains does not depend on the deal, and each micro-batch keeps the step's order.
     """
     micros = math.ceil(len(costs) / (ranks * micro_batch_size))
     shares = _shared(range(len(costs)), costs, ranks, micros * micro_batch_size)
-    return [[sorted(batch) for batch in _shared(share, costs, micros, micro_batch_size)] for share in shares]
+    return [_alike(share, costs, micros) for share in shares]
+
+
+def _alike(positions: Sequence[int], costs: Sequence[int], batches: int) -> list[list[int]]:
+    """The positions in `batches` lists of about as many, from the cheapest to the costliest."""
+    ordered = sorted(positions, key=lambda position: (costs[position], position))
+    bounds = [len(ordered) * batch // batches for batch in range(batches + 1)]
+    return [sorted(ordered[first:last]) for first, last in pairwise(bounds)]
 
 
 def _shared(positions: Iterable[int], costs: Sequence[int], shares: int, most: int) -> list[list[int]]:

@@ -47,9 +47,9 @@ class Budget:
 
 
 BUDGETS = {
-    "scene_lookups": Budget(25_000, steps=800, batch=32),
-    "scene_questions": Budget(60_000, steps=3000, batch=16),
-    "scene_text": Budget(50_000, steps=4500, batch=16),
+    "scene_lookups": Budget(20_000, steps=600, batch=32),
+    "scene_questions": Budget(40_000, steps=2500, batch=16),
+    "scene_text": Budget(40_000, steps=2500, batch=16),
 }
 STEPS = {"vision": 2000, "stage1": 1200, "stage2-llama": 1500, "stage2-t5": 1500}  # of the other parts
 SMALLEST = 8  # of rows or steps, whatever the share
@@ -64,6 +64,7 @@ class Workshop:
     folder: Path
     weights: Path
     share: float = 1.0  # of all rows, pictures and steps
+    families: tuple[str, ...] = tuple(FAMILIES)
 
     def raw(self, role: Role) -> Path:
         return self.folder / role.name / "raw"
@@ -95,7 +96,7 @@ def make(shop: Workshop) -> None:
     """All parts, one after the other: each is trained over the files of those before."""
     tell(shop)
     show(shop)
-    for family in FAMILIES:
+    for family in shop.families:
         teach(shop, family)
     align(shop)
     write_card(shop)
@@ -147,8 +148,12 @@ def align(shop: Workshop) -> None:
     ship(shop, "vision", shop.file("vision"), "vision")
     train_part(shop, "stage1", ["align/stage1", "align/miniature"], seen)
     ship(shop, "stage1", shop.file("stage1"))
-    for family, model in FAMILIES.items():
-        given = [f"model={model}", f"model.llm.weights={shop.file(family)}", f"model.init={shop.file('stage1')}"]
+    for family in shop.families:
+        given = [
+            f"model={FAMILIES[family]}",
+            f"model.llm.weights={shop.file(family)}",
+            f"model.init={shop.file('stage1')}",
+        ]
         given += ["objective=instruct"]  # the captions through the frozen language model
         train_part(shop, f"stage2-{family}", ["align/stage2", "align/miniature"], seen + given)
         ship(shop, f"stage2-{family}", shop.file(f"stage2_{family}"))
@@ -182,9 +187,9 @@ def ship(shop: Workshop, run: str, file: Path, part: str | None = None) -> None:
 def write_card(shop: Workshop) -> None:
     """Beside the weights: what made them, how the loss fell, and what they are good for."""
     curves = {path.parent.name: curve(path) for path in sorted(shop.runs.glob("*/metrics.csv"))}
-    command = f"python -m instructblip.miniature.backbone --seed {shop.seed}"
+    command = f"python -m instructblip.miniature.backbone --seed {shop.seed} --families {' '.join(shop.families)}"
     facts = {"command": command, "seed": shop.seed, "share": shop.share, "losses": curves}
-    facts |= judged(shop.weights, shop.part(ITEMS))
+    facts |= judged(shop.weights, shop.families, shop.part(ITEMS))
     shop.card.write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
 
@@ -227,9 +232,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where it is made; data/miniature/backbone-SEED")
     parser.add_argument("--weights", type=Path, help="where its files go; FOLDER/weights")
     parser.add_argument("--share", type=float, default=1.0, help="of rows, pictures and steps, to see that it runs")
+    parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES), metavar="NAME")
     given = parser.parse_args()
     folder = (given.folder or ROOT / "data" / "miniature" / f"backbone-{given.seed}").resolve()
-    shop = Workshop(given.seed, folder, (given.weights or folder / "weights").resolve(), given.share)
+    shop = Workshop(
+        given.seed, folder, (given.weights or folder / "weights").resolve(), given.share, tuple(given.families)
+    )
     make(shop)
     lacking = read_json(shop.card)["lacking"]
     verdict = f"too little of {', '.join(lacking)}" if lacking else "accepted"

@@ -137,10 +137,10 @@ def _parts(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
     return (rows[first : first + BATCH] for first in range(0, len(rows), BATCH))
 
 
-def judged(weights: Path, number: int = ITEMS) -> dict[str, Any]:
+def judged(weights: Path, families: Sequence[str], number: int = ITEMS) -> dict[str, Any]:
     """Of the files in `weights`: perplexity and programs of each family, the vision encoder's factors, what lacks."""
     found: dict[str, Any] = {"families": {}, "lacking": []}
-    for family in FAMILIES:
+    for family in families:
         model, collator = backbones(family, weights)
         answered = shares(model, collator, number=number)
         found["lacking"] += [f"{family} {name}" for name, share in answered.items() if not share.enough(name)]
@@ -169,7 +169,9 @@ def backbones(family: str, weights: Path) -> tuple[InstructBlip, Collator]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=Path(__file__).with_name("weights"))
-    found = judged(parser.parse_args().weights)
+    parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES), metavar="NAME")
+    given = parser.parse_args()
+    found = judged(given.weights, given.families)
     print(json.dumps(found, indent=1))
     sys.exit(1 if found["lacking"] else 0)
 

@@ -81,7 +81,8 @@ def plain(scene: Scene, manner: Manner, rng: random.Random) -> list[Turn]:
 
 
 def looked_up(scene: Scene, manner: Manner, rng: random.Random) -> list[Turn]:
-    found = [(name, question) for name in LOOKUPS for question in PROGRAMS[name](scene)]
+    """Few, since an answer that was given tells what is asked the other way round: it would be looked up there."""
+    found = [(name, each) for name in LOOKUPS for each in some(PROGRAMS[name](scene), PER_PROGRAM, rng)]
     return [Turn(manner.held_in("vqa", rng, question=each.text), each.answer, name) for name, each in found]
 
 

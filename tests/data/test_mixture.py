@@ -141,6 +141,17 @@ def test_dealing_samples_leaves_the_slowest_rank_little_behind() -> None:
     assert np.mean(whole) > 1.8 and np.mean(dealt) < 1.06
 
 
+def test_rows_of_like_length_stand_together() -> None:
+    """Dealt so that micro-batches cost the same, each had a long row to be padded to."""
+    rng, padded, read = np.random.default_rng(0), 0, 0
+    for _ in range(50):
+        costs = rng.choice([20, 30, 45, 160], 128, p=[0.5, 0.3, 0.1, 0.1]) + rng.integers(0, 10, 128)
+        for rank in deal(costs.tolist(), 2, 8):
+            padded += sum(len(batch) * max(costs[batch]) for batch in rank)
+        read += int(costs.sum())
+    assert padded < 1.2 * read
+
+
 def by_picture(*sizes: int) -> Pictures:
     """Rows 0, 1, 2 ... of pictures with so many rows each, out of order in the table."""
     rows = np.random.default_rng(0).permutation(sum(sizes))

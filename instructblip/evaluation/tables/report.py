@@ -15,6 +15,7 @@ from instructblip.evaluation.tables import (
     claims,
     described,
     hypotheses,
+    known,
     normalised,
     published,
     rendering,
@@ -64,10 +65,10 @@ def pages(config: ReportConfig, found: Sequence[Result]) -> list[Page]:
 def embedded(found: Sequence[Result], draws: int) -> list[Sheet]:
     """Runs in an embedded world: every score, the held-out ones between floor and ceiling, the declared hypotheses."""
     scores = synthetic.sheet(found)
-    between = normalised.sheet(found)
     if scores is None:
         return []
-    return [scores, *([between] if between else []), *scaled.sheets(found), *hypotheses.sheets(found, draws)]
+    more = [each for each in (normalised.sheet(found), known.sheet(found)) if each]
+    return [scores, *more, *scaled.sheets(found), *hypotheses.sheets(found, draws)]
 
 
 def standings(config: ReportConfig) -> list[Table | Text]:
