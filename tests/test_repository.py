@@ -31,6 +31,7 @@ ROOMS = {  # module: floor and column; an import points down, or stays in its co
     "instructblip.training": (4, "training"), "instructblip.evaluation": (5, "evaluation"),
     "instructblip.inference": (5, "inference"), "instructblip.lmms_eval": (5, "inference"), "instructblip.evaluation.qualitative": (6, "qualitative"),
     "instructblip.evaluation.lens": (6, "lens"), "instructblip.demo": (6, "demo"),
+    "instructblip.miniature.backbone": (6, "programs"), "instructblip.miniature.gate": (6, "programs"),
     "instructblip.cli": (6, "programs"), "instructblip.sweep": (6, "programs"),
 }  # fmt: skip
 HEAVY = {"torch", "lightning", "transformers", "datasets", "hydra", "webdataset", "pyarrow", "numpy"}

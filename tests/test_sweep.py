@@ -90,7 +90,7 @@ def test_a_place_brings_its_own_gpus_and_is_free_again(tmp_path: Path, monkeypat
 def test_a_sweep_with_a_refused_job(world: World, tmp_path: Path, launcher: list[str]) -> None:
     """The others go on; the same command again, with the cause away, does only what is missing."""
     arguments = [
-        "train.py", "-m", *launcher, "experiment=[miniature,ablation/no_balancing],miniature", "seed=1,2", "steps=2",
+        "train.py", "-m", *launcher, "experiment=[miniature/scratch,ablation/no_balancing],miniature/scratch", "seed=1,2", "steps=2",
         "batch_size=8", "group_size=4", "trainer.num_workers=0", f"paths.data={world.data}", f"paths.runs={tmp_path}",
     ]  # fmt: skip
     done = run_program(*arguments)

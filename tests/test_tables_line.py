@@ -14,7 +14,7 @@ from tests.conftest import World, run_program
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 TWO = ScaledTables(
-    ["miniature"], {"causal": []}, [200], ["vqav2"],
+    ["miniature/scratch"], {"causal": []}, [200], ["vqav2"],
     [ScaledTable("two", ["vsr"], [Row("tuned"), Row("names", ["multitask/dataset_names"], "dataset_names")])],
 )  # fmt: skip
 
@@ -46,7 +46,9 @@ def test_the_tables_are_trained_scored_and_reported(
         program(*command)
     scores = {path.parent.name.split("-", 1)[0] for path in plan.runs.glob("*/eval/vsr/*/scores.json")}
     assert scores == {"paper", "dataset_names"}
-    assert len(list(plan.runs.glob("miniature-s200*/eval/vsr/*/scores.json"))) == 5  # own, three controls, constant
+    assert (
+        len(list(plan.runs.glob("miniature-scratch-s200*/eval/vsr/*/scores.json"))) == 5
+    )  # own, three controls, constant
     program("report.py", "table=all", f"paths.runs={plan.runs}")
     report = (plan.runs / "report" / "synthetic.md").read_text(encoding="utf-8")
     assert "Figure 4 in miniature" in report and "Declared hypotheses" in report and "not run yet" in report

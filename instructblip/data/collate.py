@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import count, takewhile
 from typing import Any, Protocol
 
 import torch
@@ -19,9 +18,8 @@ from torch import Tensor
 from instructblip.choices import PromptFormat
 from instructblip.config.model import LLMConfig, ModelConfig, QFormerConfig
 from instructblip.data.templates import Example
+from instructblip.data.turns import IGNORE, Turns, in_turn, sentinels, with_sentinels
 
-IGNORE = -100
-Turns = list[tuple[list[int], list[int]]]  # ids of what is asked and of what is said
 INPUTS = (  # of the model's forward, generate and rank
     "pixel_values", "image_index", "query_position", "input_ids", "attention_mask",
     "qformer_input_ids", "qformer_attention_mask",
@@ -189,40 +187,17 @@ class Collator:
         self, prompts: list[list[int]], responses: list[list[int]], following: list[Turns]
     ) -> tuple[list[list[int]], list[list[int]]]:
         """Ids to read and labels of each row."""
-        join = self._with_sentinels if self.encoder_decoder else self._in_turn
-        pairs = [join(*row) for row in zip(prompts, responses, following, strict=True)]
+        rows = zip(prompts, responses, following, strict=True)
+        if self.encoder_decoder:
+            marks, tail = self._sentinels, len(self._turn[1])
+            pairs = [with_sentinels(*row, marks, tail) for row in rows]
+        else:
+            pairs = [in_turn(*row) for row in rows]
         return [read for read, _ in pairs], [labels for _, labels in pairs]
-
-    @staticmethod
-    def _in_turn(prompt: list[int], response: list[int], turns: Turns) -> tuple[list[int], list[int]]:
-        """A causal model is asked one turn after the other."""
-        segments = [(prompt, response), *turns]
-        read = [id for asked, said in segments for id in asked + said]
-        return read, [id for asked, said in segments for id in [IGNORE] * len(asked) + said]
-
-    def _with_sentinels(self, prompt: list[int], response: list[int], turns: Turns) -> tuple[list[int], list[int]]:
-        """An encoder reads all turns at once. Where there are several, a sentinel stands for each answer, and before it
-        in what the decoder writes, as in T5's pretraining (arXiv 1910.10683, section 3.1.4)."""
-        if not turns:
-            return prompt, response
-        segments = [(prompt[: len(prompt) - len(self._turn[1])], response), *turns]
-        if len(segments) > len(self._sentinels):
-            raise ValueError(
-                f"a row has {len(segments)} turns and {self.llm.tokenizer} {len(self._sentinels)} tokens <extra_id_N>; "
-                "an encoder-decoder needs one a turn, or rows of one turn"
-            )
-        read, labels = [], []
-        for sentinel, (asked, said) in zip(self._sentinels, segments, strict=False):
-            read += [*asked, sentinel]
-            labels += [sentinel, *said]
-        return read + self._turn[1], labels
 
     @cached_property
     def _sentinels(self) -> list[int]:
-        """Ids of `<extra_id_0>`, `<extra_id_1>` ..., as many as the tokenizer has."""
-        vocabulary = self.llm_tokenizer.get_vocab()
-        tokens = takewhile(vocabulary.__contains__, (f"<extra_id_{place}>" for place in count()))
-        return [vocabulary[token] for token in tokens]
+        return sentinels(self.llm_tokenizer.get_vocab())
 
     @cached_property
     def _turn(self) -> tuple[list[int], list[int]]:

@@ -24,8 +24,9 @@ import torch
 
 from instructblip.cli import composed
 from instructblip.config.model import ModelConfig
-from instructblip.data.collate import IGNORE, Collator, Row
+from instructblip.data.collate import Collator, Row
 from instructblip.data.templates import Example
+from instructblip.data.turns import IGNORE
 from instructblip.miniature import corpus
 from instructblip.miniature.probe import probe
 from instructblip.miniature.scenes import Role

@@ -12,8 +12,9 @@ import torch
 
 from instructblip.choices import PromptFormat
 from instructblip.config.model import ModelConfig
-from instructblip.data.collate import IGNORE, Collator, Row
+from instructblip.data.collate import Collator, Row
 from instructblip.data.templates import Example
+from instructblip.data.turns import IGNORE
 from instructblip.models.tokenizers import tokenizers
 from tests.conftest import ROOT, composed
 from tests.fixtures.language_tokenizers import FAMILIES

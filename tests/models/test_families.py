@@ -10,7 +10,8 @@ import torch
 
 from instructblip.choices import PromptFormat
 from instructblip.config.model import ModelConfig
-from instructblip.data.collate import IGNORE, Collator
+from instructblip.data.collate import Collator
+from instructblip.data.turns import IGNORE
 from instructblip.models.checkpoint import base_fingerprint, trainable_state
 from instructblip.models.instructblip import InstructBlip, build, trainable_names
 from instructblip.training import checkpoint

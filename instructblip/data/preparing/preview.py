@@ -18,13 +18,14 @@ from PIL import Image
 from torch import Tensor
 
 from instructblip.config.preparing import PrepareConfig
-from instructblip.data.collate import IGNORE, Batch, Collator, Row
+from instructblip.data.collate import Batch, Collator, Row
 from instructblip.data.media import BadMedia, decode
 from instructblip.data.sample import Answer, MediaRef, Sample
 from instructblip.data.shards import MediaPool
 from instructblip.data.steps import drawn_answer
 from instructblip.data.tables import Table
 from instructblip.data.templates import LETTERS, Example, fill, render, templates
+from instructblip.data.turns import IGNORE
 from instructblip.files import read_json, replacing
 from instructblip.recipes import RECIPES, Recipe
 

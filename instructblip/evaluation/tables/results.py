@@ -87,7 +87,8 @@ class Result:
         """Of an embedded world: its raw tree has the world's stamp, or no weight of the model was ever pretrained."""
         raw = self.config.get("paths", {}).get("raw")
         stamped = bool(raw) and (Path(raw) / STAMP).is_file()
-        return stamped or "miniature" in self.experiment or bool(self.config.get("model", {}).get("random_init"))
+        embedded = any(name.split("/")[0] == "miniature" for name in self.experiment)
+        return stamped or embedded or bool(self.config.get("model", {}).get("random_init"))
 
     def of_partition(self, partition: PartitionConfig) -> bool:
         own = self.config.get("partition", {})

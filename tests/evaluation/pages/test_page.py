@@ -82,7 +82,7 @@ def test_real_and_synthetic_runs_stand_apart(reported: World) -> None:
     other = reported.run.parent / "two"
     other.mkdir()
     config = (reported.run / "config.yaml").read_text()
-    real = config.replace("- miniature", "- vicuna7b").replace("random_init: true", "random_init: false")
+    real = config.replace("- miniature/scratch", "- vicuna7b").replace("random_init: true", "random_init: false")
     (other / "config.yaml").write_text(real)
     text = page(reported)
     own, synthetic = text.split("Runs in a synthetic world</h2>", 1)
