@@ -29,7 +29,7 @@ def test_a_linear_map_finds_what_is_there_and_nothing_else() -> None:
 def test_an_encoder_that_sees_nothing_fails_the_gate() -> None:
     """Blind but for the places of its patches, it tells cells and neither shape nor colour."""
     torch.manual_seed(0)
-    vision = VisionEncoder(composed("train", "model=miniature_llama").model.vision).eval()
+    vision = VisionEncoder(composed("train", "model=miniature_llama", "model.vision.weights=null").model.vision).eval()
     seeing = probe(vision, pictures=240)
     with torch.no_grad():
         vision.encoder.embeddings.patch_embedding.weight.zero_()

@@ -12,7 +12,7 @@ from tests.conftest import composed
 
 def parts() -> tuple[VisionEncoder, MaskedPatches, Tensor]:
     torch.manual_seed(0)
-    vision = VisionEncoder(composed("train", "model=miniature_llama").model.vision).eval()
+    vision = VisionEncoder(composed("train", "model=miniature_llama", "model.vision.weights=null").model.vision).eval()
     return vision, MaskedPatches(vision), torch.randn(2, 3, 48, 48)
 
 

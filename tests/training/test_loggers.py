@@ -71,7 +71,7 @@ def test_wandb_is_the_same_run_after_a_resume(tiny: Tiny, tmp_path: Path, monkey
         loggers(config, run, first=0)
     assert told[0] == told[1] and told[0]["id"] == run_id(tmp_path / "a") != told[2]["id"]
     assert (told[0]["group"], told[0]["job_type"], told[0]["offline"]) == ("vicuna7b+ablation/x", "train", True)
-    assert told[0]["tags"] == ["vicuna7b", "ablation/x", "miniature", "try"]
+    assert told[0]["tags"] == ["vicuna7b", "ablation/x", "scratch", "try"]
     assert told[0]["config"]["optim"]["lr"] == config.optim.lr
     config.logger.group = "sweep7"
     loggers(config, tmp_path / "a", first=0)
