@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,captions,audit,demo,dev]'
 	touch $@
 
-train: setup  ## the whole line on the embedded world: prepare, train, evaluate, report (about 2 min 15 s)
+train: setup  ## the whole line on the embedded world: prepare, train, evaluate, report (about 5 min)
 	$(BIN)/python prepare.py paths=miniature miniature=0 recipe=all check_counts=false
 	$(BIN)/python train.py experiment=miniature/scratch resume=auto
 	$(BIN)/python evaluate.py run=miniature-scratch-s42 recipe=[vqav2,vsr]
