@@ -205,21 +205,20 @@ def write_texts(folder: Path, recipe: str, number: int, seed: int) -> None:
     rows = list(corpus.texts(recipe, number, seed))
     folder.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (SIDE, SIDE), "white").save(folder / corpus.BLANK)
-    held = round(HELD_BACK * len(rows))
-    _write(folder, rows[held:], rows[:held])
+    _write(folder, rows)
 
 
 def write_pictures(raw: Path, world: World) -> None:
     """`raw/scene_pictures`: rows about the pictures of the world in `raw`, named from there."""
     rows = list(corpus.pictures(world))
     random.Random(f"{world.seed}/order").shuffle(rows)
+    _write(raw / "scene_pictures", rows)
+
+
+def _write(folder: Path, rows: Sequence[Row]) -> None:
     held = round(HELD_BACK * len(rows))
-    _write(raw / "scene_pictures", rows[held:], rows[:held])
-
-
-def _write(folder: Path, train: Sequence[Row], val: Sequence[Row]) -> None:
-    write_lines(folder / "train.jsonl", train)
-    write_lines(folder / "val.jsonl", val)  # last: that it is there says that all is
+    write_lines(folder / "train.jsonl", rows[held:])
+    write_lines(folder / "val.jsonl", rows[:held])  # last: that it is there says that all is
 
 
 def _paths(shop: Workshop, role: Role) -> list[str]:

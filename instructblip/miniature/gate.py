@@ -75,7 +75,7 @@ def items(seed: int, number: int) -> dict[str, list[Item]]:
 
 
 def shares(model: InstructBlip, collator: Collator, seed: int = 0, number: int = ITEMS) -> dict[str, Share]:
-    """What the language model answers of each program. Raises ValueError for a program with too few questions."""
+    """What the language model answers of each program."""
     known = items(seed + 1, number)
     return {
         program: Share(
@@ -90,8 +90,7 @@ def shares(model: InstructBlip, collator: Collator, seed: int = 0, number: int =
 def exact(model: InstructBlip, collator: Collator, prompts: Sequence[str], asked: Sequence[Item]) -> float:
     tokenizer: Any = collator.llm_tokenizer
     said: list[str] = []
-    for first in range(0, len(prompts), BATCH):
-        part = prompts[first : first + BATCH]
+    for part in _parts(prompts):
         batch = collator.prompts(part, [], [0] * len(part), sees=False)
         inputs: dict[str, Any] = batch.inputs() | {"pixel_values": None, "image_embeds": torch.empty(1, 0, 0, 0)}
         ids = model.generate(**inputs, **GREEDY, length_penalty=0.0)
@@ -159,9 +158,7 @@ def _rounded(values: Mapping[str, float]) -> dict[str, float]:
 
 def backbones(family: str, weights: Path) -> tuple[InstructBlip, Collator]:
     """A model of the two backbones in this folder; nothing that is asked here looks at what lies between them."""
-    files = [
-        f"model.{part}.weights={weights}/{name}.safetensors" for part, name in (("vision", "vision"), ("llm", family))
-    ]
+    files = [f"model.vision.weights={weights}/vision.safetensors", f"model.llm.weights={weights}/{family}.safetensors"]
     given = [f"model={FAMILIES[family]}", *files, "model.init=null", "model.random_init=true"]
     config: ModelConfig = composed("train", *given).model
     return build(config, seed=0).eval(), Collator.of(config, tokenizers(config), is_encoder_decoder(config.llm))
