@@ -24,6 +24,7 @@ from tests.fixtures.warm import Warm, session
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 STEPS = 20
+ROUNDING = 1e-5  # of weights, after STEPS
 WAIT = ("wait", 0, STEPS - 4)  # a run that is to be stopped does not end before
 
 Run = dict[str, torch.Tensor]
@@ -106,6 +107,13 @@ def weights(run: Path) -> Run:
 
 def equal(own: Run, whole: Run) -> bool:
     return own.keys() == whole.keys() and all(torch.equal(own[name], whole[name]) for name in whole)
+
+
+def close(own: Run, whole: Run) -> bool:
+    """But for the order of sums: another number of processes has other micro-batches of the same step."""
+    return own.keys() == whole.keys() and all(
+        torch.allclose(own[name], whole[name], rtol=1e-4, atol=ROUNDING) for name in whole
+    )
 
 
 def until(met: Callable[[], bool], ranks: Ranks) -> None:
@@ -227,8 +235,7 @@ def test_damage_another_config_a_second_start_other_workers_and_the_end(start: S
 
 
 def test_two_processes_then_one_then_two(start: Start, runs: Path, whole: Run) -> None:
-    """The same samples in every step; and the same updates to the bit, since one process has the two's micro-batches,
-    whose sum does not depend on their order."""
+    """The same samples in every step, and the same updates but for rounding."""
     for count, after in ((2, 3), (1, 8)):
         ranks = start("worlds", fault=WAIT, count=count)
         rows(runs / "worlds", after, ranks)
@@ -240,7 +247,7 @@ def test_two_processes_then_one_then_two(start: Start, runs: Path, whole: Run) -
     assert refused.codes() == [2] and "batch_size: 8 is now 16" in refused.outputs[0]
     again = start("worlds")
     assert again.codes() == [0, 0], again.outputs
-    assert equal(weights(runs / "worlds"), whole)
+    assert close(weights(runs / "worlds"), whole)
     for facts in ("start.json", "ledger.json"):
         assert (runs / "worlds" / facts).read_bytes() == (runs / "whole" / facts).read_bytes()
 
@@ -275,7 +282,7 @@ def test_training_goes_on_over_a_full_disk(start: Start, runs: Path, tmp_path: P
             subprocess.run([*mount[:3], "-o", "remount,size=40m", "tmpfs", str(tmp_path)], check=True)
         again = start("full", *often, count=1)
         assert again.codes() == [0], again.outputs
-        assert equal(weights(tmp_path / "full"), whole)
+        assert close(weights(tmp_path / "full"), whole)
         assert [row["step"] for row in read_metrics(metrics)] == [str(step) for step in range(1, STEPS + 1)]
     finally:
         if mounted:
