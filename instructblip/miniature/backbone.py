@@ -47,9 +47,9 @@ class Budget:
 
 
 BUDGETS = {
-    "scene_lookups": Budget(20_000, steps=600, batch=32),
-    "scene_questions": Budget(40_000, steps=2500, batch=16),
-    "scene_text": Budget(40_000, steps=2500, batch=16),
+    "scene_lookups": Budget(25_000, steps=800, batch=32),
+    "scene_questions": Budget(40_000, steps=4300, batch=16),
+    "scene_text": Budget(40_000, steps=2800, batch=16),
 }
 STEPS = {"vision": 2000, "stage1": 1200, "stage2-llama": 1500, "stage2-t5": 1500}  # of the other parts
 SMALLEST = 8  # of rows or steps, whatever the share
@@ -108,14 +108,19 @@ def tell(shop: Workshop) -> None:
         folder = shop.raw(Role.language) / recipe
         if not (folder / "val.jsonl").is_file():
             write_texts(folder, recipe, shop.part(budget.rows), shop.seed)
-            program("prepare", *_paths(shop, Role.language), f"recipe={RECIPES}/{recipe}.yaml", "splits=[train,val]")
+        program("prepare", *_paths(shop, Role.language), f"recipe={RECIPES}/{recipe}.yaml", "splits=[train,val]")
+
+
+def course(recipe: str, family: str) -> str:
+    """The name of its run."""
+    return f"{recipe.removeprefix('scene_')}-{family}"
 
 
 def teach(shop: Workshop, family: str) -> None:
     """A language model, one course over the weights of the one before."""
     before = "null"
     for recipe, budget in BUDGETS.items():
-        run = f"{recipe.removeprefix('scene_')}-{family}"
+        run = course(recipe, family)
         last = recipe == list(BUDGETS)[-1]
         after = shop.file(family) if last else shop.folder / f"{run}.safetensors"
         settings = [f"model={FAMILIES[family]}", f"model.llm.weights={before}"]
@@ -129,12 +134,10 @@ def teach(shop: Workshop, family: str) -> None:
 
 def show(shop: Workshop) -> None:
     """The alignment world: captions, and pictures of every style with all that they show."""
-    raw = shop.raw(Role.alignment)
-    if (raw / "scene_pictures" / "val.jsonl").is_file():
-        return
-    world = shop.alignment
-    sources.write(raw, world.seed, world.sizes, world.only)
-    write_pictures(raw, world)
+    raw, world = shop.raw(Role.alignment), shop.alignment
+    if not (raw / "scene_pictures" / "val.jsonl").is_file():
+        sources.write(raw, world.seed, world.sizes, world.only)
+        write_pictures(raw, world)
     paths = _paths(shop, Role.alignment)
     program("prepare", *paths, "recipe=[coco_caption,web_capfilt]", "check_counts=false")
     pictures = [f"recipe={RECIPES}/scene_pictures.yaml", f"+paths.media.scene_pictures={raw}"]
@@ -186,7 +189,9 @@ def ship(shop: Workshop, run: str, file: Path, part: str | None = None) -> None:
 
 def write_card(shop: Workshop) -> None:
     """Beside the weights: what made them, how the loss fell, and what they are good for."""
-    curves = {path.parent.name: curve(path) for path in sorted(shop.runs.glob("*/metrics.csv"))}
+    names = [course(recipe, family) for family in shop.families for recipe in BUDGETS]
+    names += ["vision", "stage1", *(f"stage2-{family}" for family in shop.families)]
+    curves = {name: curve(shop.runs / name / "metrics.csv") for name in names}
     command = f"python -m instructblip.miniature.backbone --seed {shop.seed} --families {' '.join(shop.families)}"
     facts = {"command": command, "seed": shop.seed, "share": shop.share, "losses": curves}
     facts |= judged(shop.weights, shop.families, shop.part(ITEMS))

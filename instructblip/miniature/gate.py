@@ -110,8 +110,10 @@ def prior(asked: Sequence[Item], known: Sequence[Item]) -> float:
 
 
 def blind(question: str) -> float:
-    """The chance to choose well among lettered options."""
+    """The chance to choose well among lettered options, or among the words that were read off the picture."""
     options = re.findall(r"\([a-z]\) ", question)
+    if read := re.search(r"OCR tokens: ([^.]+)\.", question):
+        options = read[1].split(", ")
     return 1 / len(options) if options else 0.0
 
 

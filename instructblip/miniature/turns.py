@@ -25,7 +25,7 @@ from instructblip.miniature.drawing import Look
 from instructblip.miniature.knowledge import known_fact
 from instructblip.miniature.lettering import read, word_on
 from instructblip.miniature.memes import Meme
-from instructblip.miniature.programs import PROGRAMS, Grammar, captions
+from instructblip.miniature.programs import Grammar, Question, captions, colour_of, exists, what_at, where
 from instructblip.miniature.reasoning import DOINGS, Ruled, comparing, counting, ruled, statements, two_hop
 from instructblip.miniature.scenes import Scene
 from instructblip.miniature.telling import tell_word
@@ -33,7 +33,6 @@ from instructblip.miniature.writers.dialogues import ROUNDS
 from instructblip.miniature.writers.reasoning import listed, rule
 
 PROFILE = "paper"
-LOOKUPS = ("colour-of", "what-at", "where")  # the questions that one object's words answer
 PER_PROGRAM = 2  # questions about one scene; of those whose answers are few, one more
 
 
@@ -81,15 +80,27 @@ def plain(scene: Scene, manner: Manner, rng: random.Random) -> list[Turn]:
 
 
 def looked_up(scene: Scene, manner: Manner, rng: random.Random) -> list[Turn]:
-    """Few, since an answer that was given tells what is asked the other way round: it would be looked up there."""
-    found = [(name, each) for name in LOOKUPS for each in some(PROGRAMS[name](scene), PER_PROGRAM, rng)]
+    """Of what one object's words answer, two questions a kind."""
+    found = [(name, each) for name, asked in one_way(scene, rng).items() for each in some(asked, PER_PROGRAM, rng)]
     return [Turn(manner.held_in("vqa", rng, question=each.text), each.answer, name) for name, each in found]
+
+
+def one_way(scene: Scene, rng: random.Random) -> dict[str, list[Question]]:
+    """What is where, or where it is, but not both of one object: the second would be copied from the first's answer."""
+    objects = range(len(scene.objects))
+    placed = set(rng.sample(objects, len(objects) // 2))
+    there, named = what_at(scene), where(scene)
+    return {
+        "colour-of": colour_of(scene),
+        "what-at": [there[place] for place in objects if place not in placed],
+        "where": [named[place] for place in objects if place in placed],
+    }
 
 
 def held_in(scene: Scene, manner: Manner, rng: random.Random) -> list[Turn]:
     """The held-in programs and, unless bare, one question backwards: from the answer to the question."""
-    programs = {**PROGRAMS, "known-fact": known_fact}
-    found = [(name, each) for name, ask in programs.items() for each in some(ask(scene), PER_PROGRAM, rng)]
+    programs = {**one_way(scene, rng), "exists": exists(scene), "known-fact": known_fact(scene)}
+    found = [(name, each) for name, asked in programs.items() for each in some(asked, PER_PROGRAM, rng)]
     turns = [Turn(manner.held_in("vqa", rng, question=each.text), each.answer, name) for name, each in found]
     if manner.bare:
         return turns

@@ -71,6 +71,7 @@ def test_the_prior_is_what_one_knows_without_the_scene() -> None:
     assert prior([item("Is it?", "yes"), item("Is it?", "no"), item("Which?", "red")], known) == pytest.approx(2 / 3)
     assert prior([item("never asked", "yes")], known) == 1.0  # what is said most
     assert prior([item("Options: (a) 1 (b) 2", "1"), item("Options: (a) 1 (b) 2 (c) 3 (d) 4", "4")], known) == 0.375
+    assert prior([item("OCR tokens: elf, pear, moon, key. Question: what is printed?", "elf")], known) == 0.25
 
 
 def test_what_is_not_told_and_known_all_the_same_is_not_let_through() -> None:
