@@ -19,13 +19,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,captions,audit,demo,dev]'
 	touch $@
 
-train: setup  ## the paper's line on the embedded world: prepare, tune, evaluate, report (about 6 min)
+train: setup  ## the whole line on the embedded world: prepare, train, evaluate, report (about 5 min)
 	$(BIN)/python prepare.py paths=miniature miniature=0 recipe=all check_counts=false
-	$(BIN)/python train.py experiment=miniature resume=auto
-	$(BIN)/python evaluate.py run=miniature-s42 recipe=held_out missing=true batch_size=64
-	$(BIN)/python evaluate.py run=miniature-s42 recipe=held_out missing=true constant=true
-	$(BIN)/python evaluate.py -m run=miniature-s42 recipe=held_out missing=true batch_size=64 images=deranged,told limit=150
-	$(BIN)/python report.py html=true
+	$(BIN)/python train.py experiment=miniature/scratch resume=auto
+	$(BIN)/python evaluate.py run=miniature-scratch-s42 recipe=[vqav2,vsr]
+	$(BIN)/python evaluate.py run=miniature-scratch-s42 recipe=vqav2 images=shuffled
+	$(BIN)/python report.py
 
 tables: setup  ## Tables 1, 2 and Figure 4 in miniature, two model families, three seeds: long; goes on when called again
 	$(BIN)/python experiments/miniature_tables.py

@@ -18,7 +18,7 @@ from torch import Tensor
 from instructblip.choices import PromptFormat
 from instructblip.config.model import LLMConfig, ModelConfig, QFormerConfig
 from instructblip.data.templates import Example
-from instructblip.data.turns import IGNORE, Turns, in_turn, sentinels, with_sentinels
+from instructblip.data.turns import IGNORE, Turns, apart, sentinels, with_sentinels
 
 INPUTS = (  # of the model's forward, generate and rank
     "pixel_values", "image_index", "query_position", "input_ids", "attention_mask",
@@ -70,6 +70,7 @@ class Batch:
     query_position: Tensor | None = None  # (B,) column of input_ids that the queries stand before; None: the first
     truncated: tuple[bool, ...] = ()  # rows of which one of the two text towers reads only the end
     template: tuple[int, ...] = ()  # place of each row's wording among those of its dataset
+    turn: Tensor | None = None  # (B, T) 0: all turns read it, else the turn it is of; None: one turn a row
     tokens: tuple[tuple[int, int], ...] = ()  # of each row's prompt and response; none of a filler
 
     def inputs(self) -> dict[str, Tensor | None]:
@@ -126,16 +127,16 @@ class Collator:
         for row in rows:
             if not row.example.response.strip():
                 raise ValueError(f"{row.example.uid}: empty response")
-        prompts, cut = self._prompts([row.example.instruction for row in rows], self.llm.max_prompt_length)
-        responses = self.response_ids([row.example.response for row in rows])
-        following = [self._following(row.example.following) for row in rows]
-        joined, said = self._joined(prompts, responses, following)
+        shared = [row.example.context or row.example.instruction for row in rows]
+        prompts, cut = self._prompts(shared, self.llm.max_prompt_length)
+        joined, said, turn = self._joined(prompts, [self._turns(row.example) for row in rows])
         input_ids, attention_mask = self._pad(joined, left=False)
         labels, _ = self._pad(said, left=False, value=IGNORE)
         counts = torch.tensor([row.counts for row in rows])
         weight = ((labels != IGNORE) & counts[:, None]).float()  # (B, T)
         batch = self._batch(rows, pixels, input_ids, attention_mask, cut, labels, weight)
-        return replace(batch, template=tuple(row.template for row in rows), tokens=self._tokens(rows, joined, said))
+        templates, tokens = tuple(row.template for row in rows), self._tokens(rows, joined, said)
+        return replace(batch, template=templates, tokens=tokens, turn=turn)
 
     def _tokens(self, rows: Sequence[Row], read: list[list[int]], said: list[list[int]]) -> tuple[tuple[int, int], ...]:
         """Of each row what is asked and what is to be said; a filler has none."""
@@ -179,21 +180,25 @@ class Collator:
         end = [self.llm_tokenizer.eos_token_id] if self.encoder_decoder else []
         return [row + end for row in ids]
 
-    def _following(self, turns: Sequence[tuple[str, str]]) -> Turns:
-        asked = self._ids(self.llm_tokenizer, [asked for asked, _ in turns])
-        return list(zip(asked, self.response_ids([said for _, said in turns]), strict=True))
+    def _turns(self, example: Example) -> Turns:
+        """What is asked and to be said beyond the prompt: the response alone, or every question of its context."""
+        pairs = [(example.instruction if example.context else "", example.response), *example.following]
+        asked = self._ids(self.llm_tokenizer, [asked for asked, _ in pairs])
+        return list(zip(asked, self.response_ids([said for _, said in pairs]), strict=True))
 
     def _joined(
-        self, prompts: list[list[int]], responses: list[list[int]], following: list[Turns]
-    ) -> tuple[list[list[int]], list[list[int]]]:
-        """Ids to read and labels of each row."""
-        rows = zip(prompts, responses, following, strict=True)
+        self, prompts: list[list[int]], turns: list[Turns]
+    ) -> tuple[list[list[int]], list[list[int]], Tensor | None]:
+        """Ids to read and labels of each row; and where a causal model reads several turns, which each belongs to."""
+        rows = list(zip(prompts, turns, strict=True))
         if self.encoder_decoder:
             marks, tail = self._sentinels, len(self._turn[1])
             pairs = [with_sentinels(*row, marks, tail) for row in rows]
-        else:
-            pairs = [in_turn(*row) for row in rows]
-        return [read for read, _ in pairs], [labels for _, labels in pairs]
+            return [read for read, _ in pairs], [labels for _, labels in pairs], None
+        parts = [apart(*row) for row in rows]
+        several = any(len(asked) > 1 for asked in turns)
+        turn = self._pad([numbers for _, _, numbers in parts], left=False, value=0)[0] if several else None
+        return [read for read, _, _ in parts], [labels for _, labels, _ in parts], turn
 
     @cached_property
     def _sentinels(self) -> list[int]:

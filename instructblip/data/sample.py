@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-TURNS = frozenset({"history", "following"})  # slots of pairs: what is asked and said before, and after
+TURNS = frozenset({"history", "following"})  # slots of pairs: asked and said before; asked besides, each by itself
 SLOTS = TURNS | {"question", "statement", "caption", "context", "ocr", "instruction", "answer"}
 
 

@@ -41,7 +41,8 @@ class Example:
     recipe: str
     uid: str
     template: str
-    following: tuple[tuple[str, str], ...] = ()  # what is asked and to be said after it, in turn
+    context: str = ""  # where more is asked of it: what comes before the instruction and before each of the following
+    following: tuple[tuple[str, str], ...] = ()  # what is asked and to be said besides, each by itself
 
 
 @cache
@@ -80,8 +81,9 @@ def render(sample: Sample, template: Template, answer: Answer, response: Respons
         said = sample.slots["question"]
         sample = replace(sample, slots={**sample.slots, "answer": answer.text})
     wording = template.text if "{ocr}" in template.text else OCR + template.text
+    example = Example(fill(wording, sample), RESPONSES[response](said), sample.dataset, sample.uid, template.id)
     following = sample.slots.get("following", ())
-    return Example(fill(wording, sample), RESPONSES[response](said), sample.dataset, sample.uid, template.id, following)
+    return replace(example, context=sample.slots["context"], following=following) if following else example
 
 
 def fill(text: str, sample: Sample) -> str:

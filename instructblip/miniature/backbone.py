@@ -47,11 +47,11 @@ class Budget:
 
 
 BUDGETS = {
-    "scene_lookups": Budget(25_000, steps=800, batch=32),
-    "scene_questions": Budget(40_000, steps=4300, batch=16),
-    "scene_text": Budget(40_000, steps=2800, batch=16),
+    "scene_lookups": Budget(25_000, steps=700, batch=32),
+    "scene_questions": Budget(40_000, steps=5000, batch=16),
+    "scene_text": Budget(40_000, steps=3000, batch=16),
 }
-STEPS = {"vision": 2000, "stage1": 1200, "stage2-llama": 1500, "stage2-t5": 1500}  # of the other parts
+STEPS = {"vision": 2000, "stage1": 1200, "stage2-llama": 1000, "stage2-t5": 1000}  # of the other parts
 SMALLEST = 8  # of rows or steps, whatever the share
 WORLD = 8000  # plus the backbone's seed: no other world is rendered with these
 

@@ -2,8 +2,8 @@
 
 The language model may know every program from text, held-out ones too, as Vicuna and FlanT5 know how to count. Of one
 scene as much is asked as there is room for, since a scene that is asked about once teaches little of where to look in
-it; no row tells of two scenes, among which the model would have to find the right one first. Scenes are of the language
-role: none is ever shown.
+it; every question by itself, since the others tell much of what is asked, to be copied from there. Scenes are of the
+language role: none is ever shown.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ Told = tuple[str, list[Turn]]  # a scene in words, and what is asked of it
 Maker = Callable[[Manner, Role, random.Random], Told]
 BLANK = "blank.jpg"  # the stream wants a picture with every row
 ROOM = 184  # tokens of a row: those of a step are padded to the longest
-ALONE = 0.05  # of the rows have one turn, as an evaluation has
 LONG = 0.15  # of the plain scenes are described as well
 ALIGNMENT = Sizes(  # of the world whose pictures the vision encoder and the Q-Former are aligned on
     scale=0.02,
@@ -50,7 +49,7 @@ def spared(draw: Draw, role: Role, rng: random.Random) -> Scene:
 
 
 def lookups(manner: Manner, role: Role, rng: random.Random) -> Told:
-    """The three questions that one object's words answer."""
+    """All that one object's words answer."""
     scene = spared(sample, role, rng)
     said = turns.looked_up(scene, manner, rng)
     return tell(scene.objects), rng.sample(said, len(said))
@@ -73,7 +72,7 @@ def lettered(manner: Manner, role: Role, rng: random.Random) -> Told:
 
 
 def conversed(manner: Manner, role: Role, rng: random.Random) -> Told:
-    """In order, for bare rounds refer to those before them."""
+    """Rounds of a dialogue, each with those before it."""
     scene = spared(rng.choice((sample, many)), role, rng)
     return tell(scene.objects), turns.conversed(scene, manner, rng)
 
@@ -131,20 +130,21 @@ def texts(recipe: str, number: int, seed: int) -> Iterator[Row]:
         (make,) = rng.choices(list(course.kinds), list(course.kinds.values()))
         shown, said = make(BARE if rng.random() < course.bare else WORDED, Role.language, rng)
         if said:
-            yield _row(shown, said if rng.random() > ALONE else said[:1])
+            yield _row(shown, said)
             number -= 1
 
 
 def _row(shown: str, said: Sequence[Turn]) -> Row:
     """As many of the turns as there is room for."""
-    first, *others = said
-    row: Row = {"image": BLANK, "instruction": f"{shown} {first.asked}", "response": first.said, "following": []}
-    room = ROOM - _length(row["instruction"]) - _length(row["response"])
-    for turn in others:
-        if (room := room - _length(turn.asked) - _length(turn.said)) < 0:
-            break
-        row["following"].append((turn.asked, turn.said))
-    return row
+    room = ROOM - _length(shown)
+    kept = [turn for turn in said if (room := room - _length(turn.asked) - _length(turn.said)) >= 0] or said[:1]
+    first, *others = kept
+    if not others:
+        return {"image": BLANK, "instruction": f"{shown} {first.asked}", "response": first.said}
+    following = [(turn.asked, turn.said) for turn in others]
+    return {
+        "image": BLANK, "context": shown, "instruction": first.asked, "response": first.said, "following": following,
+    }  # fmt: skip
 
 
 def _length(text: str) -> int:

@@ -25,7 +25,7 @@ from instructblip.miniature.drawing import Look
 from instructblip.miniature.knowledge import known_fact
 from instructblip.miniature.lettering import read, word_on
 from instructblip.miniature.memes import Meme
-from instructblip.miniature.programs import Grammar, Question, captions, colour_of, exists, what_at, where
+from instructblip.miniature.programs import PROGRAMS, Grammar, captions
 from instructblip.miniature.reasoning import DOINGS, Ruled, comparing, counting, ruled, statements, two_hop
 from instructblip.miniature.scenes import Scene
 from instructblip.miniature.telling import tell_word
@@ -33,6 +33,7 @@ from instructblip.miniature.writers.dialogues import ROUNDS
 from instructblip.miniature.writers.reasoning import listed, rule
 
 PROFILE = "paper"
+LOOKUPS = ("colour-of", "what-at", "where")  # the questions that one object's words answer
 PER_PROGRAM = 2  # questions about one scene; of those whose answers are few, one more
 
 
@@ -80,27 +81,15 @@ def plain(scene: Scene, manner: Manner, rng: random.Random) -> list[Turn]:
 
 
 def looked_up(scene: Scene, manner: Manner, rng: random.Random) -> list[Turn]:
-    """Of what one object's words answer, two questions a kind."""
-    found = [(name, each) for name, asked in one_way(scene, rng).items() for each in some(asked, PER_PROGRAM, rng)]
+    """All that one object's words answer."""
+    found = [(name, each) for name in LOOKUPS for each in PROGRAMS[name](scene)]
     return [Turn(manner.held_in("vqa", rng, question=each.text), each.answer, name) for name, each in found]
-
-
-def one_way(scene: Scene, rng: random.Random) -> dict[str, list[Question]]:
-    """What is where, or where it is, but not both of one object: the second would be copied from the first's answer."""
-    objects = range(len(scene.objects))
-    placed = set(rng.sample(objects, len(objects) // 2))
-    there, named = what_at(scene), where(scene)
-    return {
-        "colour-of": colour_of(scene),
-        "what-at": [there[place] for place in objects if place not in placed],
-        "where": [named[place] for place in objects if place in placed],
-    }
 
 
 def held_in(scene: Scene, manner: Manner, rng: random.Random) -> list[Turn]:
     """The held-in programs and, unless bare, one question backwards: from the answer to the question."""
-    programs = {**one_way(scene, rng), "exists": exists(scene), "known-fact": known_fact(scene)}
-    found = [(name, each) for name, asked in programs.items() for each in some(asked, PER_PROGRAM, rng)]
+    programs = {**PROGRAMS, "known-fact": known_fact}
+    found = [(name, each) for name, ask in programs.items() for each in some(ask(scene), PER_PROGRAM, rng)]
     turns = [Turn(manner.held_in("vqa", rng, question=each.text), each.answer, name) for name, each in found]
     if manner.bare:
         return turns
@@ -138,14 +127,15 @@ def _by_rule(each: Ruled, manner: Manner, rng: random.Random) -> Turn:
 
 
 def conversed(scene: Scene, manner: Manner, rng: random.Random) -> list[Turn]:
-    """Rounds that refer back: bare, one after the other; else each for itself, with the history in its prompt."""
+    """Rounds that refer back, with the history that they refer to in the prompt."""
     held = rounds(scene, ROUNDS, rng)
-    if manner.bare:
-        return [Turn(each.question, each.answer, "coreference") for each in held]
     turns = []
     for place in some(range(len(held)), PER_PROGRAM, rng):
         history = tuple((past.question, past.answer) for past in held[:place])
-        asked = manner.held_out("visdial", question=held[place].question, history=history)
+        if manner.bare:
+            asked = " ".join([*(text for past in history for text in past), held[place].question])
+        else:
+            asked = manner.held_out("visdial", question=held[place].question, history=history)
         turns.append(Turn(asked, held[place].answer, "coreference"))
     return turns
 

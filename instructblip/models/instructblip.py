@@ -88,10 +88,10 @@ class InstructBlip(nn.Module):
         queries = self.query_embeds(*image)
         return self.llm.token_nll(*self._insert(queries, input_ids, attention_mask, query_position), labels)
 
-    def text_nll(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
-        """The same of the language model alone, which reads the text and no queries."""
+    def text_nll(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, turn: Tensor | None = None) -> Tensor:
+        """The same of the language model alone, which reads the text and no queries; `turn` as `token_nll` takes it."""
         text = self.llm.model.get_input_embeddings()(input_ids)  # (B, L, D)
-        return self.llm.token_nll(text, attention_mask, labels)
+        return self.llm.token_nll(text, attention_mask, labels, turn)
 
     @torch.no_grad()
     def generate(

@@ -168,8 +168,10 @@ def _check_whole(config: TrainConfig) -> None:
 
 
 def token_nll(model: InstructBlip, batch: Batch) -> Tensor:
-    """(B, T) negative log-likelihood of every target token."""
+    """(B, T) negative log-likelihood of every target token. Raises ValueError for rows of several turns."""
     assert batch.labels is not None
+    if batch.turn is not None:
+        raise ValueError(f"{batch.uids[0]} or a row beside it has `following`, which only objective=language reads")
     nll: Tensor = model(**batch.inputs(), labels=batch.labels)
     return nll
 
@@ -177,7 +179,7 @@ def token_nll(model: InstructBlip, batch: Batch) -> Tensor:
 def text_nll(model: InstructBlip, batch: Batch) -> Tensor:
     """The same of a language model that is not shown the picture."""
     assert batch.labels is not None
-    return model.text_nll(batch.input_ids, batch.attention_mask, batch.labels)
+    return model.text_nll(batch.input_ids, batch.attention_mask, batch.labels, batch.turn)
 
 
 def _learn_language_alone(model: InstructBlip) -> None:

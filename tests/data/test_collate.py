@@ -313,35 +313,53 @@ def test_pictures_and_clips_do_not_mix() -> None:
         collator.training(two, [clip, PIXELS])
 
 
-@pytest.mark.parametrize("model", ["tiny_llama", "miniature_t5"])
-def test_turns_that_follow_are_read_and_answered_in_turn(model: str) -> None:
-    """A causal model reads question, answer, question; an encoder all that is asked, with a sentinel for each answer."""
-    collator = make(model)
+CONTEXT = "A red circle."
+
+
+def several() -> Example:
+    """Two questions about one context."""
+    (instruction, response), other = TEXTS[:2]
+    return Example(instruction, response, "r", "r/s/0", "t", CONTEXT, (other,))
+
+
+def test_a_causal_model_reads_every_turn_apart() -> None:
+    collator = make("tiny_llama")
     tokenizer: Any = collator.llm_tokenizer
-    (instruction, response), *following = TEXTS[:2]
-    example = Example(instruction, response, "r", "r/s/0", "t", tuple(following))
-    batch = collator.training([Row(example, 0), *rows(TEXTS[1:2])], [PIXELS])
-    assert batch.labels is not None
+    batch = collator.training([Row(several(), 0), *rows(TEXTS[1:2])], [PIXELS])
+    assert batch.labels is not None and batch.turn is not None
+    context, *asked = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in (CONTEXT, TEXTS[0][0], TEXTS[1][0])
+    )
+    said = collator.response_ids([TEXTS[0][1], TEXTS[1][1]])
+    parts = [[tokenizer.bos_token_id, *context], asked[0] + said[0], asked[1] + said[1]]
+    real = batch.attention_mask[0] == 1
+    assert batch.input_ids[0][real].tolist() == [id for part in parts for id in part]
+    assert batch.turn[0][real].tolist() == [turn for turn, part in enumerate(parts) for _ in part]
+    assert batch.labels[0][batch.labels[0] != IGNORE].tolist() == said[0] + said[1]
+    assert batch.turn[1].unique().tolist() == [0, 1]
+    assert batch.tokens[0] == (len(parts[0]) + len(asked[0]) + len(asked[1]), len(said[0]) + len(said[1]))
+    assert collator.training(rows(TEXTS[:2]), [PIXELS]).turn is None
+
+
+def test_an_encoder_reads_all_that_is_asked_with_a_sentinel_for_each_answer() -> None:
+    collator = make("miniature_t5")
+    tokenizer: Any = collator.llm_tokenizer
+    batch = collator.training([Row(several(), 0), *rows(TEXTS[1:2])], [PIXELS])
+    assert batch.labels is not None and batch.turn is None
     ids = [batch.input_ids[row][batch.attention_mask[row] == 1].tolist() for row in (0, 1)]
-    said = [batch.labels[row][batch.labels[row] != IGNORE].tolist() for row in (0, 1)]
-    end = tokenizer.eos_token_id
-    assert said[0].count(end) == 2 and said[0][-len(said[1]) :] == said[1]
-    asked = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (instruction, following[0][0])]
-    if model == "miniature_t5":
-        sentinels = tokenizer.convert_tokens_to_ids(["<extra_id_0>", "<extra_id_1>"])
-        assert ids[0] == [*asked[0], sentinels[0], *asked[1], sentinels[1], end]
-        first = said[0].index(end)
-        assert said[0][0] == sentinels[0] and tokenizer.decode(said[0][1:first]) == "red"
-        assert said[0][first + 1 :] == [sentinels[1], *said[1]]
-        assert ids[1] == [*asked[1], end]  # one turn alone has none
-    else:
-        assert tokenizer.decode(said[0]).split("</s>")[:2] == ["red", " yes"]
-        assert ids[0] == [tokenizer.bos_token_id, *asked[0], *said[0][: -len(said[1])], *asked[1], *said[1]]
-    assert batch.tokens[0] == (len(ids[0]) - (0 if model == "miniature_t5" else len(said[0])), len(said[0]))
+    written = [batch.labels[row][batch.labels[row] != IGNORE].tolist() for row in (0, 1)]
+    end, sentinels = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(["<extra_id_0>", "<extra_id_1>"])
+    context, *asked = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in (CONTEXT, TEXTS[0][0], TEXTS[1][0])
+    )
+    said = collator.response_ids([TEXTS[0][1], TEXTS[1][1]])
+    assert ids[0] == [*context, *asked[0], sentinels[0], *asked[1], sentinels[1], end]
+    assert written[0] == [sentinels[0], *said[0], sentinels[1], *said[1]]
+    assert (ids[1], written[1]) == ([*asked[1], end], said[1])  # one turn alone has none
+    assert batch.tokens[0] == (len(ids[0]), len(written[0]))
 
 
 def test_an_encoder_decoder_without_sentinels_takes_one_turn_a_row() -> None:
-    example = Example(*TEXTS[0], "r", "r/s/0", "t", (TEXTS[1],))
     with pytest.raises(ValueError, match=r"a row has 2 turns and .* 0 tokens <extra_id_N>"):
-        make("tiny_t5").training([Row(example, 0)], [PIXELS])
+        make("tiny_t5").training([Row(several(), 0)], [PIXELS])
     assert make("tiny_t5").training(rows(TEXTS[:1]), [PIXELS]).labels is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,6 +40,15 @@ def test_it_reads_no_picture(tiny: Tiny) -> None:
     assert loss.shape == token_nll(model, batch).shape and not torch.allclose(loss, token_nll(model, batch))
     batch.pixel_values.fill_(0)
     torch.testing.assert_close(text_nll(model, batch), loss)
+
+
+def test_rows_of_several_turns_are_refused_where_the_picture_is_shown(tiny: Tiny) -> None:
+    from instructblip.training.datamodule import StepData
+
+    config = tiny(*LANGUAGE)
+    batch = StepData(config, training_set(config), collator(config, False)).held_back()[0]
+    with pytest.raises(ValueError, match="has `following`, which only objective=language reads"):
+        token_nll(build(config.model, config.seed), replace(batch, turn=torch.ones_like(batch.input_ids)))
 
 
 def test_a_frozen_language_model_is_refused(tiny: Tiny) -> None:

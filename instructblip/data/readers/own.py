@@ -76,6 +76,8 @@ def _slots(row: Mapping[str, Any]) -> dict[str, Any]:
         slots["ocr"] = tuple(map(str, slots["ocr"]))
     for turns in TURNS & slots.keys():
         slots[turns] = tuple((str(asked), str(said)) for asked, said in slots[turns])
+    if "following" in slots and "context" not in slots:
+        raise ValueError("has `following` without `context`, the text that it is about")
     if wrong := [name for name in slots if name not in TURNS | {"ocr"} and not isinstance(slots[name], str)]:
         raise ValueError(f"`{wrong[0]}` is {slots[wrong[0]]!r}, not a text")
     return dict(sorted(slots.items()))

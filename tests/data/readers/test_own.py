@@ -67,6 +67,7 @@ def test_slots_of_the_papers_templates_may_stand_in_rows(tmp_path: Path) -> None
         ({"instruction": ""}, "asks nothing"),
         ({"instruction": 3}, "not a text"),
         ({"response": [""]}, "not a text or a list"),
+        ({"following": [["What else?", "milk"]]}, "`following` without `context`"),
         ({"answer": "yes"}, "no `candidates`"),
         ({"candidates": ["yes"]}, "list of two texts"),
         ({"candidates": ["yes", "no"], "answer": "maybe"}, "neither one of the candidates"),
