@@ -3,7 +3,8 @@
     python -m instructblip.miniature.backbone --seed 0
 
 A world of its own tells the language models, another one shows the vision encoder and the Q-Former; the ordinary
-programs prepare both and train on them. What is finished is kept, so the same command goes on where it was stopped.
+programs prepare both and train on them. What is finished is kept, a file among the weights too, so the same command
+goes on where it was stopped, and another family is made over the parts that are there. Delete a file to make it again.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ BUDGETS = {
     "scene_questions": Budget(40_000, steps=5000, batch=16),
     "scene_text": Budget(40_000, steps=3000, batch=16),
 }
-STEPS = {"vision": 2000, "stage1": 1200, "stage2-llama": 1000, "stage2-t5": 1000}  # of the other parts
+STEPS = {"vision": 2000, "stage1": 1200, "stage2_llama": 1000, "stage2_t5": 1000}  # of the other parts
 SMALLEST = 8  # of rows or steps, whatever the share
 WORLD = 8000  # plus the backbone's seed: no other world is rendered with these
 
@@ -94,12 +95,22 @@ class Workshop:
 
 def make(shop: Workshop) -> None:
     """All parts, one after the other: each is trained over the files of those before."""
-    tell(shop)
-    show(shop)
-    for family in shop.families:
+    untaught = [family for family in shop.families if not shop.file(family).is_file()]
+    if untaught:
+        tell(shop)
+    for family in untaught:
         teach(shop, family)
-    align(shop)
+    unmade = [part for part in parts(shop.families) if not shop.file(part).is_file()]
+    if unmade:
+        show(shop)
+    for part in unmade:
+        align(shop, part)
     write_card(shop)
+
+
+def parts(families: Sequence[str]) -> list[str]:
+    """What is trained on pictures, in order, by the name of its file."""
+    return ["vision", "stage1", *(f"stage2_{family}" for family in families)]
 
 
 def tell(shop: Workshop) -> None:
@@ -144,26 +155,23 @@ def show(shop: Workshop) -> None:
     program("prepare", *paths, *pictures, "splits=[train,val]")
 
 
-def align(shop: Workshop) -> None:
+def align(shop: Workshop, part: str) -> None:
     """The vision encoder, and what BLIP-2 learns over it: a first stage, and a second for each language model."""
-    seen = [f"model.vision.weights={shop.file('vision')}", "model.unfreeze=[]", "loss.reduction=group"]
-    train_part(shop, "vision", ["align/stage1", "miniature/vision"], [])
-    ship(shop, "vision", shop.file("vision"), "vision")
-    train_part(shop, "stage1", ["align/stage1", "align/miniature"], seen)
-    ship(shop, "stage1", shop.file("stage1"))
-    for family in shop.families:
-        given = [
-            f"model={FAMILIES[family]}",
-            f"model.llm.weights={shop.file(family)}",
-            f"model.init={shop.file('stage1')}",
-        ]
-        given += ["objective=instruct"]  # the captions through the frozen language model
-        train_part(shop, f"stage2-{family}", ["align/stage2", "align/miniature"], seen + given)
-        ship(shop, f"stage2-{family}", shop.file(f"stage2_{family}"))
+    if part == "vision":
+        experiments, given = ["align/stage1", "miniature/vision"], []
+    else:
+        experiments = [f"align/{part.partition('_')[0]}", "align/miniature"]
+        given = [f"model.vision.weights={shop.file('vision')}", "model.unfreeze=[]", "loss.reduction=group"]
+    if part.startswith("stage2"):
+        given += _over_first_stage(shop, part.removeprefix("stage2_"))
+    train(shop, part, Role.alignment, experiments, [*given, f"steps={shop.part(STEPS[part])}"])
+    ship(shop, part, shop.file(part), "vision" if part == "vision" else None)
 
 
-def train_part(shop: Workshop, name: str, experiments: Sequence[str], overrides: Sequence[str]) -> None:
-    train(shop, name, Role.alignment, experiments, [*overrides, f"steps={shop.part(STEPS[name])}"])
+def _over_first_stage(shop: Workshop, family: str) -> list[str]:
+    """The captions go through the frozen language model."""
+    weights = [f"model.llm.weights={shop.file(family)}", f"model.init={shop.file('stage1')}"]
+    return [f"model={FAMILIES[family]}", *weights, "objective=instruct"]
 
 
 def train(shop: Workshop, name: str, role: Role, experiments: Sequence[str], overrides: Sequence[str]) -> None:
@@ -189,10 +197,13 @@ def ship(shop: Workshop, run: str, file: Path, part: str | None = None) -> None:
 
 def write_card(shop: Workshop) -> None:
     """Beside the weights: what made them, how the loss fell, and what they are good for."""
-    names = [course(recipe, family) for family in shop.families for recipe in BUDGETS]
-    names += ["vision", "stage1", *(f"stage2-{family}" for family in shop.families)]
-    curves = {name: curve(shop.runs / name / "metrics.csv") for name in names}
-    command = f"python -m instructblip.miniature.backbone --seed {shop.seed} --families {' '.join(shop.families)}"
+    names = [course(recipe, family) for family in shop.families for recipe in BUDGETS] + parts(shop.families)
+    before = read_json(shop.card)["losses"] if shop.card.is_file() else {}
+    files = {name: shop.runs / name / "metrics.csv" for name in names}
+    curves = before | {name: curve(file) for name, file in files.items() if file.is_file()}
+    command = (
+        f"python -m instructblip.miniature.backbone --seed {shop.seed} --families {' '.join(shop.families)}".rstrip()
+    )
     facts = {"command": command, "seed": shop.seed, "share": shop.share, "losses": curves}
     facts |= judged(shop.weights, shop.families, shop.part(ITEMS))
     shop.card.write_text(json.dumps(facts) + "\n", encoding="utf-8")
@@ -236,8 +247,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where it is made; data/miniature/backbone-SEED")
     parser.add_argument("--weights", type=Path, help="where its files go; FOLDER/weights")
     parser.add_argument("--share", type=float, default=1.0, help="of rows, pictures and steps, to see that it runs")
-    parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES), metavar="NAME")
+    parser.add_argument("--families", nargs="*", default=list(FAMILIES), metavar="NAME")
     given = parser.parse_args()
+    if unknown := set(given.families) - FAMILIES.keys():
+        parser.error(f"--families: no {', '.join(sorted(unknown))} among {', '.join(FAMILIES)}")
     folder = (given.folder or ROOT / "data" / "miniature" / f"backbone-{given.seed}").resolve()
     shop = Workshop(
         given.seed, folder, (given.weights or folder / "weights").resolve(), given.share, tuple(given.families)

@@ -33,6 +33,7 @@ from instructblip.miniature.scenes import Role
 from instructblip.miniature.turns import WORDED, Turn
 from instructblip.models.instructblip import InstructBlip, build
 from instructblip.models.tokenizers import is_encoder_decoder, tokenizers
+from instructblip.models.vision import VisionEncoder
 
 FAMILIES = {"llama": "miniature_llama", "t5": "miniature_t5"}  # file name of a language model -> its config
 ENOUGH, ABOVE_PRIOR, READ = 0.9, 0.05, 0.95  # told the scene; not told it; off the patches
@@ -149,7 +150,7 @@ def judged(weights: Path, families: Sequence[str], number: int = ITEMS) -> dict[
         programs = {name: _rounded(share._asdict()) for name, share in sorted(answered.items())}
         told = {"perplexity": round(perplexity(model, collator, number=number), 3), "programs": programs}
         found["families"][family] = told
-    factors = probe(model.vision)
+    factors = probe(vision_encoder(weights))
     found["lacking"] += [f"vision {name}" for name, value in factors.items() if value < READ]
     return found | {"patches": _rounded(factors)}
 
@@ -164,6 +165,12 @@ def backbones(family: str, weights: Path) -> tuple[InstructBlip, Collator]:
     given = [f"model={FAMILIES[family]}", *files, "model.init=null", "model.random_init=true"]
     config: ModelConfig = composed("train", *given).model
     return build(config, seed=0).eval(), Collator.of(config, tokenizers(config), is_encoder_decoder(config.llm))
+
+
+def vision_encoder(weights: Path) -> VisionEncoder:
+    given = [f"model.vision.weights={weights}/vision.safetensors", "model.llm.weights=null", "model.init=null"]
+    config: ModelConfig = composed("train", "model=miniature_llama", *given, "model.random_init=true").model
+    return build(config, seed=0).eval().vision
 
 
 def main() -> None:
