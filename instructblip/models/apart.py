@@ -5,9 +5,20 @@ Shapes: B rows, S positions.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from instructblip.models.ranking import windows
+
+
+def turn_masks(turn: Tensor, attention_mask: Tensor, model: Any) -> Tensor | dict[str, Tensor]:
+    """The mask for a causal model of `transformers`, or one for each kind of its layers."""
+    dtype = model.get_input_embeddings().weight.dtype
+    masks = {kind: turn_mask(turn, attention_mask, dtype, window) for kind, window in windows(model.config).items()}
+    return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
 def turn_mask(turn: Tensor, attention_mask: Tensor, dtype: torch.dtype, window: int | None) -> Tensor:

@@ -31,7 +31,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from instructblip.choices import Stored
 from instructblip.config.model import LLMConfig
-from instructblip.models.apart import turn_mask, turn_positions
+from instructblip.models.apart import turn_masks, turn_positions
 from instructblip.models.generation import Search, Streamer, write
 from instructblip.models.prefix import Prefix
 from instructblip.models.pretrained import from_folder, from_tensors
@@ -63,21 +63,13 @@ class CausalLM(nn.Module):
         predictors = F.pad(targets, (num_queries - 1, 1))  # (B, S), each one to the left of its target
         logits = self.model(
             inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask if turn is None else self._apart(turn, attention_mask),
+            attention_mask=attention_mask if turn is None else turn_masks(turn, attention_mask, self.model),
             position_ids=_positions(attention_mask) if turn is None else turn_positions(turn, attention_mask),
             logits_to_keep=predictors,
             use_cache=False,
         ).logits  # (number of targets, W)
         nll = F.cross_entropy(_precise(logits), labels[targets], reduction="none")
         return nll.new_zeros(labels.shape).masked_scatter(targets, nll)  # (B, T)
-
-    def _apart(self, turn: Tensor, attention_mask: Tensor) -> Tensor | dict[str, Tensor]:
-        """The mask, or one for each kind of layer."""
-        dtype = self.model.get_input_embeddings().weight.dtype
-        masks = {
-            kind: turn_mask(turn, attention_mask, dtype, window) for kind, window in windows(self.model.config).items()
-        }
-        return masks if len(masks) > 1 else next(iter(masks.values()))
 
     def prefill(self, inputs_embeds: Tensor, attention_mask: Tensor) -> Prefix:
         """Reads each prompt once, moved so that all end in the last column."""
