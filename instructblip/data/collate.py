@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -129,7 +130,7 @@ class Collator:
                 raise ValueError(f"{row.example.uid}: empty response")
         shared = [row.example.context or row.example.instruction for row in rows]
         prompts, cut = self._prompts(shared, self.llm.max_prompt_length)
-        joined, said, turn = self._joined(prompts, [self._turns(row.example) for row in rows])
+        joined, said, turn = self._joined(prompts, self._turns([row.example for row in rows]))
         input_ids, attention_mask = self._pad(joined, left=False)
         labels, _ = self._pad(said, left=False, value=IGNORE)
         counts = torch.tensor([row.counts for row in rows])
@@ -180,11 +181,12 @@ class Collator:
         end = [self.llm_tokenizer.eos_token_id] if self.encoder_decoder else []
         return [row + end for row in ids]
 
-    def _turns(self, example: Example) -> Turns:
-        """What is asked and to be said beyond the prompt: the response alone, or every question of its context."""
-        pairs = [(example.instruction if example.context else "", example.response), *example.following]
-        asked = self._ids(self.llm_tokenizer, [asked for asked, _ in pairs])
-        return list(zip(asked, self.response_ids([said for _, said in pairs]), strict=True))
+    def _turns(self, examples: Sequence[Example]) -> list[Turns]:
+        """What is asked and to be said beyond each prompt: the response alone, or every question of its context."""
+        pairs = [[(each.instruction if each.context else "", each.response), *each.following] for each in examples]
+        asked = self._ids(self.llm_tokenizer, [asked for row in pairs for asked, _ in row])
+        turns = zip(asked, self.response_ids([said for row in pairs for _, said in row]), strict=True)
+        return [list(islice(turns, len(row))) for row in pairs]
 
     def _joined(
         self, prompts: list[list[int]], turns: list[Turns]

@@ -81,9 +81,10 @@ def render(sample: Sample, template: Template, answer: Answer, response: Respons
         said = sample.slots["question"]
         sample = replace(sample, slots={**sample.slots, "answer": answer.text})
     wording = template.text if "{ocr}" in template.text else OCR + template.text
-    example = Example(fill(wording, sample), RESPONSES[response](said), sample.dataset, sample.uid, template.id)
     following = sample.slots.get("following", ())
-    return replace(example, context=sample.slots["context"], following=following) if following else example
+    context = sample.slots["context"] if following else ""
+    asked, said = fill(wording, sample), RESPONSES[response](said)
+    return Example(asked, said, sample.dataset, sample.uid, template.id, context, following)
 
 
 def fill(text: str, sample: Sample) -> str:

@@ -197,15 +197,14 @@ def ship(shop: Workshop, run: str, file: Path, part: str | None = None) -> None:
 
 def write_card(shop: Workshop) -> None:
     """Beside the weights: what made them, how the loss fell, and what they are good for."""
-    names = [course(recipe, family) for family in shop.families for recipe in BUDGETS] + parts(shop.families)
+    families = [family for family in FAMILIES if shop.file(family).is_file()]  # of an earlier call too
+    names = [course(recipe, family) for family in families for recipe in BUDGETS] + parts(families)
     before = read_json(shop.card)["losses"] if shop.card.is_file() else {}
     files = {name: shop.runs / name / "metrics.csv" for name in names}
     curves = before | {name: curve(file) for name, file in files.items() if file.is_file()}
-    command = (
-        f"python -m instructblip.miniature.backbone --seed {shop.seed} --families {' '.join(shop.families)}".rstrip()
-    )
+    command = f"python -m instructblip.miniature.backbone --seed {shop.seed} --families {' '.join(families)}".rstrip()
     facts = {"command": command, "seed": shop.seed, "share": shop.share, "losses": curves}
-    facts |= judged(shop.weights, shop.families, shop.part(ITEMS))
+    facts |= judged(shop.weights, families, shop.part(ITEMS))
     shop.card.write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
 
@@ -247,10 +246,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where it is made; data/miniature/backbone-SEED")
     parser.add_argument("--weights", type=Path, help="where its files go; FOLDER/weights")
     parser.add_argument("--share", type=float, default=1.0, help="of rows, pictures and steps, to see that it runs")
-    parser.add_argument("--families", nargs="*", default=list(FAMILIES), metavar="NAME")
+    parser.add_argument("--families", nargs="*", choices=list(FAMILIES), default=list(FAMILIES), metavar="NAME")
     given = parser.parse_args()
-    if unknown := set(given.families) - FAMILIES.keys():
-        parser.error(f"--families: no {', '.join(sorted(unknown))} among {', '.join(FAMILIES)}")
     folder = (given.folder or ROOT / "data" / "miniature" / f"backbone-{given.seed}").resolve()
     shop = Workshop(
         given.seed, folder, (given.weights or folder / "weights").resolve(), given.share, tuple(given.families)

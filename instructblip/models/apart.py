@@ -5,27 +5,18 @@ Shapes: B rows, S positions.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from instructblip.models.ranking import windows
-
-
-def turn_masks(turn: Tensor, attention_mask: Tensor, model: Any) -> Tensor | dict[str, Tensor]:
-    """The mask for a causal model of `transformers`, or one for each kind of its layers."""
-    dtype = model.get_input_embeddings().weight.dtype
-    masks = {kind: turn_mask(turn, attention_mask, dtype, window) for kind, window in windows(model.config).items()}
-    return masks if len(masks) > 1 else next(iter(masks.values()))
+from instructblip.models.masks import additive
 
 
 def turn_mask(turn: Tensor, attention_mask: Tensor, dtype: torch.dtype, window: int | None) -> Tensor:
     """(B, 1, S, S): 0 where a position sees another, the lowest number elsewhere.
 
-    `turn` (B, S) is 0 of what every turn reads, else the number of the turn. Numbers, because eager attention adds a
-    boolean mask as 0 and 1. A layer with a sliding `window` sees only positions less than that away.
+    `turn` (B, S) is 0 of what every turn reads, else the number of the turn. A layer with a sliding `window` sees only
+    positions less than that away.
     """
     keys, queries = turn[:, None, :], turn[:, :, None]
     visible = ((keys == 0) | (keys == queries)) & attention_mask.bool()[:, None, :]  # (B, S, S)
@@ -33,7 +24,7 @@ def turn_mask(turn: Tensor, attention_mask: Tensor, dtype: torch.dtype, window: 
     if window is not None:
         at = turn_positions(turn, attention_mask)  # (B, S)
         visible &= at[:, :, None] - at[:, None, :] < window
-    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)[:, None]
+    return additive(visible, dtype)
 
 
 def turn_positions(turn: Tensor, attention_mask: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,12 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from instructblip.choices import Stored
 from instructblip.config.model import LLMConfig
-from instructblip.models.apart import turn_masks, turn_positions
+from instructblip.models.apart import turn_mask, turn_positions
 from instructblip.models.generation import Search, Streamer, write
+from instructblip.models.masks import layer_masks, windows
 from instructblip.models.prefix import Prefix
 from instructblip.models.pretrained import from_folder, from_tensors
-from instructblip.models.ranking import Branches, log_likelihoods, node_positions, tree_mask, windows
+from instructblip.models.ranking import Branches, log_likelihoods, node_positions, tree_mask
 from instructblip.protocols import RepetitionScope
 
 IGNORE = -100  # the label of a position that is no target, as in transformers
@@ -61,10 +63,15 @@ class CausalLM(nn.Module):
         targets = labels != IGNORE
         num_queries = inputs_embeds.size(1) - labels.size(1)
         predictors = F.pad(targets, (num_queries - 1, 1))  # (B, S), each one to the left of its target
+        mask: Any = attention_mask
+        position_ids = _positions(attention_mask)
+        if turn is not None:
+            mask = layer_masks(self.model, partial(turn_mask, turn, attention_mask))
+            position_ids = turn_positions(turn, attention_mask)
         logits = self.model(
             inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask if turn is None else turn_masks(turn, attention_mask, self.model),
-            position_ids=_positions(attention_mask) if turn is None else turn_positions(turn, attention_mask),
+            attention_mask=mask,
+            position_ids=position_ids,
             logits_to_keep=predictors,
             use_cache=False,
         ).logits  # (number of targets, W)
@@ -124,14 +131,9 @@ class CausalLM(nn.Module):
 
     def _evaluate(self, prefix: Prefix, branches: Branches) -> Tensor:
         """Logits (C, N, W) of what follows each node of the trees."""
-        dtype = self.model.get_input_embeddings().weight.dtype
-        masks = {
-            kind: tree_mask(branches, prefix.attention_mask, dtype, window)
-            for kind, window in windows(self.model.config).items()
-        }
         return self.model(
             input_ids=branches.input_ids,
-            attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
+            attention_mask=layer_masks(self.model, partial(tree_mask, branches, prefix.attention_mask)),
             position_ids=node_positions(branches, prefix.attention_mask),
             past_key_values=prefix.cache,
         ).logits

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from instructblip.models.masks import additive
 from instructblip.models.prefix import Prefix
 
 TOKENS_PER_FORWARD = 2048  # trees times nodes; bounds the memory, mostly of the logits, and changes no score
@@ -74,8 +74,7 @@ def log_likelihoods(
 def tree_mask(branches: Branches, attention_mask: Tensor, dtype: torch.dtype, window: int | None) -> Tensor:
     """What each node sees, to be added to the attention scores: (C, 1, N, S + N), 0 or the lowest number.
 
-    Numbers, because eager attention adds a boolean mask as 0 and 1. A layer with a sliding `window` sees only
-    positions less than that away; in a tree they are not the columns nearby.
+    A layer with a sliding `window` sees only positions less than that away; in a tree they are not the columns nearby.
     """
     prompt = attention_mask.bool()[:, None].expand(-1, branches.depth.size(1), -1)  # (C, N, S)
     visible = torch.cat((prompt, branches.sees), dim=2)  # (C, N, S + N)
@@ -83,31 +82,12 @@ def tree_mask(branches: Branches, attention_mask: Tensor, dtype: torch.dtype, wi
         at = node_positions(branches, attention_mask)  # (C, N)
         keys = torch.cat((attention_mask.cumsum(dim=1) - 1, at), dim=1)  # (C, S + N)
         visible = visible & (at[:, :, None] - keys[:, None] < window)
-    lowest = torch.finfo(dtype).min
-    return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, lowest)[:, None]
+    return additive(visible, dtype)
 
 
 def node_positions(branches: Branches, attention_mask: Tensor) -> Tensor:
     """(C, N): as if only the tokens above a node stood between it and the prompt."""
     return attention_mask.sum(dim=1, keepdim=True) + branches.depth - 1
-
-
-def windows(config: Any) -> dict[str, int | None]:
-    """The sliding window of each kind of layer of a causal model, None where a layer sees everything.
-
-    Raises:
-        ValueError: a kind of layer that no mask can turn into a tree (recurrent, chunked).
-    """
-    window = getattr(config, "sliding_window", None)
-    alone = "full_attention" if window is None else "sliding_attention"
-    known = {"full_attention": None, "sliding_attention": window}
-    kinds = dict.fromkeys(getattr(config, "layer_types", None) or [alone])
-    if unknown := [kind for kind in kinds if kind not in known]:
-        raise ValueError(
-            f"candidates cannot be ranked as a tree on the {', '.join(unknown)} layers of {config.model_type}; "
-            f"only on {' and '.join(known)}"
-        )
-    return {kind: known[kind] for kind in kinds}
 
 
 def _plant(texts: list[list[int]], share: bool) -> list[Tree]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from instructblip.models import ranking
 from instructblip.models.instructblip import InstructBlip
 from instructblip.models.llm import CausalLM, EncoderDecoderLM
-from instructblip.models.ranking import windows
+from instructblip.models.masks import windows
 
 from .conftest import CANDIDATES, PAD, close, prompt_batch
 from .test_llm import drawn, inputs
@@ -66,7 +66,7 @@ def test_eager_attention_gives_the_same(kind: str) -> None:
 def test_the_window_matters_here(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = drawn(kind)
     cut = llm.rank(*inputs(llm, PROMPTS), TRICKY)
-    monkeypatch.setattr("instructblip.models.llm.windows", lambda config: dict.fromkeys(windows(config)))
+    monkeypatch.setattr("instructblip.models.masks.windows", lambda config: dict.fromkeys(windows(config)))
     uncut = llm.rank(*inputs(llm, PROMPTS), TRICKY)
     assert (cut[0] - uncut[0]).abs().max() > 1e-2
 
