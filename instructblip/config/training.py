@@ -38,6 +38,7 @@ class OptimConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     weight_decay: float = 0.05
     clip_norm: float | None = None
+    lr_scale: dict[str, float] = field(default_factory=dict)  # layer, by the last part of its name -> times the rate
 
 
 @dataclass

@@ -19,7 +19,7 @@ from torch import Tensor
 from instructblip.choices import PromptFormat
 from instructblip.config.model import LLMConfig, ModelConfig, QFormerConfig
 from instructblip.data.templates import Example
-from instructblip.data.turns import IGNORE, Turns, apart, sentinels, with_sentinels
+from instructblip.data.turns import IGNORE, Turns, apart
 
 INPUTS = (  # of the model's forward, generate and rank
     "pixel_values", "image_index", "query_position", "input_ids", "attention_mask",
@@ -123,8 +123,11 @@ class Collator:
     def training(self, rows: Sequence[Row], pixels: Sequence[Tensor]) -> Batch:
         """Rows with their responses as labels; of an empty instruction the towers read what frames it, or nothing.
 
-        Raises ValueError naming a row that has no response.
+        Where a row has several turns, a causal model reads all of them at once, an encoder-decoder each as a row of
+        its own, as its encoder reads in both directions. Raises ValueError naming a row that has no response.
         """
+        if self.encoder_decoder:
+            rows = [alone for row in rows for alone in _alone(row)]
         for row in rows:
             if not row.example.response.strip():
                 raise ValueError(f"{row.example.uid}: empty response")
@@ -194,17 +197,11 @@ class Collator:
         """Ids to read and labels of each row; and where a causal model reads several turns, which each belongs to."""
         rows = list(zip(prompts, turns, strict=True))
         if self.encoder_decoder:
-            marks, tail = self._sentinels, len(self._turn[1])
-            pairs = [with_sentinels(*row, marks, tail) for row in rows]
-            return [read for read, _ in pairs], [labels for _, labels in pairs], None
+            return prompts, [said for ((_, said),) in turns], None
         parts = [apart(*row) for row in rows]
         several = any(len(asked) > 1 for asked in turns)
         turn = self._pad([numbers for _, _, numbers in parts], left=False, value=0)[0] if several else None
         return [read for read, _, _ in parts], [labels for _, labels, _ in parts], turn
-
-    @cached_property
-    def _sentinels(self) -> list[int]:
-        return sentinels(self.llm_tokenizer.get_vocab())
 
     @cached_property
     def _turn(self) -> tuple[list[int], list[int]]:
@@ -266,6 +263,17 @@ class Collator:
             query_position=attention_mask.argmax(dim=1) + len(self._turn[0]) if in_turn else None,  # (B,)
             truncated=tuple(a or b for a, b in zip(cut, also_cut, strict=True)),
         )
+
+
+def _alone(row: Row) -> list[Row]:
+    """Each turn as a row, with what all of them are about before it."""
+    shared = row.example
+    if not shared.following:
+        return [row]
+    turns = [(shared.instruction, shared.response), *shared.following]
+    alone = replace(shared, context="", following=())
+    examples = [replace(alone, instruction=f"{shared.context} {asked}", response=said) for asked, said in turns]
+    return [replace(row, example=example) for example in examples]
 
 
 def _last(texts: list[list[int]], room: int | None, limit: int | None) -> tuple[list[list[int]], list[bool]]:

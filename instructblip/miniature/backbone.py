@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from instructblip.files import read_json
 from instructblip.miniature import corpus, sources
 from instructblip.miniature.albums import Sizes
-from instructblip.miniature.corpus import ALIGNMENT, Row
+from instructblip.miniature.corpus import ALIGNMENT, COURSES, Row
 from instructblip.miniature.gate import FAMILIES, ITEMS, judged
 from instructblip.miniature.scenes import SIDE, Role
 from instructblip.miniature.world import World, write_lines
@@ -36,23 +36,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES = "instructblip/miniature/recipes"
 POINTS = 40  # of a loss curve
 HELD_BACK = 0.03  # of the rows, whose loss and answers say how good a part is
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Of one course of a language model; `batch` rows are a step."""
-
-    rows: int
-    steps: int
-    batch: int
-
-
-BUDGETS = {
-    "scene_lookups": Budget(25_000, steps=700, batch=32),
-    "scene_questions": Budget(40_000, steps=5000, batch=16),
-    "scene_text": Budget(40_000, steps=3000, batch=16),
-}
-STEPS = {"vision": 2000, "stage1": 1200, "stage2_llama": 1000, "stage2_t5": 1000}  # of the other parts
+TOLD = {"llama": (), "t5": ("miniature/backbone_t5",)}  # what a family learns with besides `miniature/backbone`
+STEPS = {"vision": 2000, "stage1": 1200, "stage2_llama": 1000, "stage2_t5": 1000}  # of what is trained on pictures
 SMALLEST = 8  # of rows or steps, whatever the share
 WORLD = 8000  # plus the backbone's seed: no other world is rendered with these
 
@@ -115,30 +100,30 @@ def parts(families: Sequence[str]) -> list[str]:
 
 def tell(shop: Workshop) -> None:
     """Scenes in words, and what is asked of them."""
-    for recipe, budget in BUDGETS.items():
+    for recipe, course in COURSES.items():
         folder = shop.raw(Role.language) / recipe
         if not (folder / "val.jsonl").is_file():
-            write_texts(folder, recipe, shop.part(budget.rows), shop.seed)
+            write_texts(folder, recipe, shop.part(course.rows), shop.seed)
         program("prepare", *_paths(shop, Role.language), f"recipe={RECIPES}/{recipe}.yaml", "splits=[train,val]")
 
 
-def course(recipe: str, family: str) -> str:
-    """The name of its run."""
+def course_run(recipe: str, family: str) -> str:
+    """The name of the run of a course."""
     return f"{recipe.removeprefix('scene_')}-{family}"
 
 
 def teach(shop: Workshop, family: str) -> None:
     """A language model, one course over the weights of the one before."""
     before = "null"
-    for recipe, budget in BUDGETS.items():
-        run = course(recipe, family)
-        last = recipe == list(BUDGETS)[-1]
+    for recipe, course in COURSES.items():
+        run = course_run(recipe, family)
+        last = recipe == list(COURSES)[-1]
         after = shop.file(family) if last else shop.folder / f"{run}.safetensors"
-        settings = [f"model={FAMILIES[family]}", f"model.llm.weights={before}"]
-        settings += [f"mixture.recipes=[{RECIPES}/{recipe}.yaml]", f"steps={shop.part(budget.steps)}"]
-        settings += [f"{size}={budget.batch}" for size in ("batch_size", "group_size", "trainer.micro_batch_size")]
+        settings = [f"model.llm.weights={before}"]
+        settings += [f"mixture.recipes=[{RECIPES}/{recipe}.yaml]", f"steps={shop.part(course.steps)}"]
+        settings += [f"{size}={course.batch}" for size in ("batch_size", "group_size", "trainer.micro_batch_size")]
         settings += [] if last else ["optim.min_lr=${optim.lr}"]  # the rate falls in the last course alone
-        train(shop, run, Role.language, [], settings)
+        train(shop, run, Role.language, TOLD[family], settings)
         ship(shop, run, after, "llm")
         before = str(after)
 
@@ -198,7 +183,7 @@ def ship(shop: Workshop, run: str, file: Path, part: str | None = None) -> None:
 def write_card(shop: Workshop) -> None:
     """Beside the weights: what made them, how the loss fell, and what they are good for."""
     families = [family for family in FAMILIES if shop.file(family).is_file()]  # of an earlier call too
-    names = [course(recipe, family) for family in families for recipe in BUDGETS] + parts(families)
+    names = [course_run(recipe, family) for family in families for recipe in COURSES] + parts(families)
     before = read_json(shop.card)["losses"] if shop.card.is_file() else {}
     files = {name: shop.runs / name / "metrics.csv" for name in names}
     curves = before | {name: curve(file) for name, file in files.items() if file.is_file()}

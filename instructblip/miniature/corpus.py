@@ -106,19 +106,22 @@ def memes(manner: Manner, role: Role, rng: random.Random) -> Told:
 
 
 class Course(NamedTuple):
-    """What a language model learns at a time: the kinds of rows, how often each, and the share of bare ones."""
+    """What a language model learns at a time: kinds of rows, how often each, the share of bare ones; and how long."""
 
     kinds: Mapping[Maker, float]
     bare: float
+    rows: int
+    steps: int
+    batch: int  # rows of a step
 
 
 EVERYTHING: dict[Maker, float] = {
     plain: 11.0, conversed: 3.0, lettered: 1.6, photographed: 1.4, moving: 1.2, memes: 1.0, covers: 0.8, striped: 0.3,
 }  # fmt: skip
 COURSES = {  # by recipe, in this order: with everything at once, where to look is learnt many times more slowly
-    "scene_lookups": Course({lookups: 1.0}, bare=1.0),
-    "scene_questions": Course(EVERYTHING, bare=1.0),
-    "scene_text": Course(EVERYTHING, bare=0.4),
+    "scene_lookups": Course({lookups: 1.0}, bare=1.0, rows=25_000, steps=700, batch=32),
+    "scene_questions": Course(EVERYTHING, bare=1.0, rows=40_000, steps=5000, batch=16),
+    "scene_text": Course(EVERYTHING, bare=0.4, rows=40_000, steps=3000, batch=16),
 }
 
 

@@ -144,7 +144,7 @@ def judged(weights: Path, families: Sequence[str], number: int = ITEMS) -> dict[
     """Of the files in `weights`: perplexity and programs of each family, the vision encoder's factors, what lacks."""
     found: dict[str, Any] = {"families": {}, "lacking": []}
     for family in families:
-        model, collator = backbones(family, weights)
+        model, collator = language_model(family, weights)
         answered = shares(model, collator, number=number)
         found["lacking"] += [f"{family} {name}" for name, share in answered.items() if not share.enough(name)]
         programs = {name: _rounded(share._asdict()) for name, share in sorted(answered.items())}
@@ -159,18 +159,22 @@ def _rounded(values: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in values.items()}
 
 
-def backbones(family: str, weights: Path) -> tuple[InstructBlip, Collator]:
-    """A model of the two backbones in this folder; nothing that is asked here looks at what lies between them."""
-    files = [f"model.vision.weights={weights}/vision.safetensors", f"model.llm.weights={weights}/{family}.safetensors"]
-    given = [f"model={FAMILIES[family]}", *files, "model.init=null", "model.random_init=true"]
-    config: ModelConfig = composed("train", *given).model
+def language_model(family: str, weights: Path) -> tuple[InstructBlip, Collator]:
+    """The language model in this folder; nothing that is asked here looks at what else is built."""
+    config = _config(FAMILIES[family], weights, llm=family)
     return build(config, seed=0).eval(), Collator.of(config, tokenizers(config), is_encoder_decoder(config.llm))
 
 
 def vision_encoder(weights: Path) -> VisionEncoder:
-    given = [f"model.vision.weights={weights}/vision.safetensors", "model.llm.weights=null", "model.init=null"]
-    config: ModelConfig = composed("train", "model=miniature_llama", *given, "model.random_init=true").model
-    return build(config, seed=0).eval().vision
+    return build(_config(FAMILIES["llama"], weights, vision="vision"), seed=0).eval().vision
+
+
+def _config(model: str, weights: Path, **parts: str) -> ModelConfig:
+    """Random weights but for the `parts`, named with their files in the folder."""
+    files = {"vision": "null", "llm": "null"} | {part: f"{weights}/{name}.safetensors" for part, name in parts.items()}
+    given = [f"model.{part}.weights={file}" for part, file in files.items()]
+    config: ModelConfig = composed("train", f"model={model}", *given, "model.init=null", "model.random_init=true").model
+    return config
 
 
 def main() -> None:

@@ -14,9 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from instructblip.evaluation.controls import SCENES
 from instructblip.miniature.albums import Sizes
 from instructblip.miniature.scenes import Role
-from instructblip.miniature.telling import SCENES, told
+from instructblip.miniature.telling import told
 from instructblip.miniature.world import World, write_json, write_lines
 from instructblip.miniature.writers import (
     captions,

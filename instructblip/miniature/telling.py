@@ -18,7 +18,6 @@ from instructblip.miniature.world import World
 from instructblip.miniature.writers.choices import ICONQA_ROLES, hateful_memes, iconqa
 from instructblip.miniature.writers.videos import MSRVTT_FOLDERS, ROLES, Film, ivqa, msrvtt, msvd
 
-SCENES = "scenes.jsonl"  # in a world's raw and prepared folders
 UNASKED = ("web", "web_llava")
 BLURRED, EMPTY = "all blurred.", "nothing."
 STRIPES_SEEN = "stripes."

@@ -3,7 +3,7 @@
     python -m instructblip.miniature.tokenizers
 
 trains both on the templates, the evaluation prompts and the language of the miniature, and writes the JSON files that
-stand beside this file; T5's is that of the decoder with sentinels. The same code gives the same bytes.
+stand beside this file. The same code gives the same bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from instructblip.recipes import RECIPES
 
 FOLDER = Path(__file__).parent
 VOCAB_SIZE = 1000
-SENTINELS = 24
 LLM_SPECIALS = ["<pad>", "<s>", "</s>"]
 QFORMER_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 CHARACTERS = string.ascii_lowercase + string.digits + string.punctuation
@@ -163,12 +162,6 @@ def llm(texts: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def with_sentinels(tokenizer: Tokenizer) -> Tokenizer:
-    """With tokens for places where an answer is missing, as T5's has."""
-    tokenizer.add_special_tokens([f"<extra_id_{place}>" for place in range(SENTINELS)])
-    return tokenizer
-
-
 def qformer(texts: list[str]) -> Tokenizer:
     """Lower-casing WordPiece as BERT's, `[CLS] text [SEP]`: the words of `texts`, and letters for all others.
 
@@ -192,11 +185,9 @@ def qformer(texts: list[str]) -> Tokenizer:
 
 
 def write(folder: Path) -> None:
-    """`llm_tokenizer.json`, `t5_tokenizer.json` and `qformer_tokenizer.json` in `folder`."""
+    """`llm_tokenizer.json` and `qformer_tokenizer.json` in `folder`."""
     texts = corpus()
-    decoder = llm(texts)
-    decoder.save(str(folder / "llm_tokenizer.json"))
-    with_sentinels(decoder).save(str(folder / "t5_tokenizer.json"))
+    llm(texts).save(str(folder / "llm_tokenizer.json"))
     qformer(texts).save(str(folder / "qformer_tokenizer.json"))
 
 

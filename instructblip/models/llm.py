@@ -151,7 +151,7 @@ class EncoderDecoderLM(nn.Module):
     ) -> Tensor:
         """Negative log-likelihood (B, T) of each target, 0 where `labels` (B, T) are -100.
 
-        `inputs_embeds` (B, S, D) are the queries and the prompt, for the encoder. Turns have sentinels here.
+        `inputs_embeds` (B, S, D) are the queries and the prompt, for the encoder; every row is of one turn.
         """
         assert turn is None
         logits = self.model(

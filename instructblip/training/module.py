@@ -170,7 +170,7 @@ class TrainingModule(LightningModule):
         norm = clip(self.model.parameters(), self.config.optim.clip_norm)
         self.learning_rate = learning_rate(step, self.config.steps, self.config.optim)
         for group in made.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.learning_rate * group["lr_scale"]
         made.step()
         made.zero_grad()
         return norm

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +16,35 @@ from instructblip.config.training import OptimConfig
 
 
 def optimizer(parameters: Iterable[tuple[str, nn.Parameter]], config: OptimConfig) -> torch.optim.AdamW:
-    """Decay on matrices and embeddings, queries included; none on vectors and biases (LAVIS get_optimizer_params)."""
-    trained = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
+    """Decay on matrices and embeddings, queries included; none on vectors and biases (LAVIS get_optimizer_params).
+
+    A group has `lr_scale` times the rate of the step. Raises ValueError when the config scales that of no layer.
+    """
+    kinds: dict[Kind, list[nn.Parameter]] = defaultdict(list)
+    layers = set()
+    for name, parameter in parameters:
+        if parameter.requires_grad:
+            layers.add(layer := name.split(".")[-2:][0])
+            kinds[_kind(name, parameter, config.lr_scale.get(layer, 1.0))].append(parameter)
+    if unknown := sorted(set(config.lr_scale) - layers):
+        raise ValueError(f"optim.lr_scale names {unknown}, and nothing that learns is called so: {sorted(layers)}")
     groups = [
-        {"params": [parameter for name, parameter in trained if _kind(name, parameter) == (decays, spread)],
-         "weight_decay": config.weight_decay if decays else 0.0}
-        for spread in (False, True)  # the fused kernel takes whole tensors or shards, not both at once
-        for decays in (True, False)
-    ]  # fmt: skip
-    groups = [group for group in groups if group["params"]]
+        {"params": found, "weight_decay": config.weight_decay * kind.decays, "lr_scale": kind.scale}
+        for kind, found in kinds.items()
+    ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True)
 
 
-def _kind(name: str, parameter: nn.Parameter) -> tuple[bool, bool]:
-    """Whether it decays, and whether it is spread over processes."""
-    return not (parameter.ndim < 2 or name.endswith(".bias")), isinstance(parameter, DTensor)
+class Kind(NamedTuple):
+    """Of parameters: the fused kernel takes whole tensors or those spread over processes, not both at once."""
+
+    spread: bool
+    decays: bool
+    scale: float
+
+
+def _kind(name: str, parameter: nn.Parameter, scale: float) -> Kind:
+    return Kind(isinstance(parameter, DTensor), not (parameter.ndim < 2 or name.endswith(".bias")), scale)
 
 
 @torch.no_grad()

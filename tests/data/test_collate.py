@@ -341,25 +341,15 @@ def test_a_causal_model_reads_every_turn_apart() -> None:
     assert collator.training(rows(TEXTS[:2]), [PIXELS]).turn is None
 
 
-def test_an_encoder_reads_all_that_is_asked_with_a_sentinel_for_each_answer() -> None:
+def test_an_encoder_decoder_reads_each_turn_as_a_row() -> None:
     collator = make("miniature_t5")
     tokenizer: Any = collator.llm_tokenizer
-    batch = collator.training([Row(several(), 0), *rows(TEXTS[1:2])], [PIXELS])
-    assert batch.labels is not None and batch.turn is None
-    ids = [batch.input_ids[row][batch.attention_mask[row] == 1].tolist() for row in (0, 1)]
-    written = [batch.labels[row][batch.labels[row] != IGNORE].tolist() for row in (0, 1)]
-    end, sentinels = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(["<extra_id_0>", "<extra_id_1>"])
-    context, *asked = (
-        tokenizer(text, add_special_tokens=False)["input_ids"] for text in (CONTEXT, TEXTS[0][0], TEXTS[1][0])
-    )
-    said = collator.response_ids([TEXTS[0][1], TEXTS[1][1]])
-    assert ids[0] == [*context, *asked[0], sentinels[0], *asked[1], sentinels[1], end]
-    assert written[0] == [sentinels[0], *said[0], sentinels[1], *said[1]]
-    assert (ids[1], written[1]) == ([*asked[1], end], said[1])  # one turn alone has none
-    assert batch.tokens[0] == (len(ids[0]), len(written[0]))
-
-
-def test_an_encoder_decoder_without_sentinels_takes_one_turn_a_row() -> None:
-    with pytest.raises(ValueError, match=r"a row has 2 turns and .* 0 tokens <extra_id_N>"):
-        make("tiny_t5").training([Row(several(), 0)], [PIXELS])
-    assert make("tiny_t5").training(rows(TEXTS[:1]), [PIXELS]).labels is not None
+    batch = collator.training([Row(several(), 0, group=2, place=5), *rows(TEXTS[2:3])], [PIXELS])
+    alone = [(f"{CONTEXT} {TEXTS[0][0]}", TEXTS[0][1]), (f"{CONTEXT} {TEXTS[1][0]}", TEXTS[1][1]), TEXTS[2]]
+    expected = collator.training(rows(alone), [PIXELS])
+    assert batch.labels is not None and expected.labels is not None and batch.turn is None
+    assert torch.equal(batch.input_ids, expected.input_ids) and torch.equal(batch.labels, expected.labels)
+    assert tokenizer.decode(batch.input_ids[1], skip_special_tokens=True).strip() == alone[1][0]
+    assert torch.equal(batch.qformer_input_ids, expected.qformer_input_ids)
+    assert (batch.group.tolist(), batch.place.tolist()) == ([2, 2, 0], [5, 5, 0])
+    assert batch.image_index.tolist() == [0, 0, 0]

@@ -6,11 +6,12 @@ import json
 import re
 
 from instructblip.data.tables import Table
+from instructblip.evaluation.controls import SCENES
 from instructblip.miniature.albums import Picture
 from instructblip.miniature.drawing import Look
 from instructblip.miniature.memes import Meme
 from instructblip.miniature.scenes import COLOURS, PLACES, SHAPES, SIZES, Object, Role, Scene
-from instructblip.miniature.telling import SCENES, tell, tell_meme, tell_picture
+from instructblip.miniature.telling import tell, tell_meme, tell_picture
 from tests.conftest import World
 
 OBJECT = re.compile(

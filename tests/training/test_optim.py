@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -47,12 +48,27 @@ def test_decay_is_for_matrices_embeddings_and_queries() -> None:
     model = nn.ModuleDict({"linear": nn.Linear(2, 2), "norm": nn.LayerNorm(2), "embedding": nn.Embedding(3, 2)})
     model.register_parameter("query_tokens", nn.Parameter(torch.zeros(1, 4, 2)))
     model["linear"].weight.requires_grad_(False)
-    decayed, plain = optimizer(model.named_parameters(), OptimConfig()).param_groups
+    decayed, plain = by_decay(optimizer(model.named_parameters(), OptimConfig()).param_groups)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert {names[id(p)] for p in decayed["params"]} == {"embedding.weight", "query_tokens"}
     assert {names[id(p)] for p in plain["params"]} == {"linear.bias", "norm.weight", "norm.bias"}
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0.0)
     assert decayed["betas"] == (0.9, 0.999)
+
+
+def by_decay(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(groups, key=lambda group: -float(group["weight_decay"]))
+
+
+def test_the_rate_of_a_layer_is_scaled_by_its_name() -> None:
+    model = nn.ModuleDict({"q": nn.Linear(2, 2, bias=False), "k": nn.Linear(2, 2, bias=False)})
+    groups = optimizer(model.named_parameters(), OptimConfig(lr_scale={"q": 0.25})).param_groups
+    assert {group["lr_scale"]: group["params"] for group in groups} == {
+        0.25: [model["q"].weight], 1.0: [model["k"].weight]
+    }  # fmt: skip
+    model["q"].requires_grad_(False)
+    with pytest.raises(ValueError, match=r"lr_scale names \['q'\], and nothing that learns is called so: \['k'\]"):
+        optimizer(model.named_parameters(), OptimConfig(lr_scale={"q": 0.25}))
 
 
 def test_the_norm_of_all_gradients_and_their_clipping() -> None:

@@ -71,7 +71,7 @@ class Measuring(Callback):
         if done % self.every == 0 or done == self.last:
             losses = self._losses()  # waits for the device, so before the clock is read
             self.worked += time.perf_counter() - self.started
-            lr = trainer.optimizers[0].param_groups[0]["lr"]
+            lr = math.nan if pl_module.learning_rate is None else pl_module.learning_rate  # no update yet
             measured = {**losses, "train/lr": lr, **self._speed(trainer, pl_module)}
             self.row = {name: value for name, value in measured.items() if math.isfinite(value)}
             self._begin()
