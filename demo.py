@@ -1,6 +1,6 @@
 """A page to play with: choose a picture, write an instruction, see what the model says and where it looks.
 
-python demo.py run=miniature-scratch-s42          then open the address it prints
+python demo.py run=miniature-s42                  then open the address it prints
 python demo.py checkpoint=DIR device=cuda         a Hugging Face folder; a LAVIS file with config=run.yaml
 python demo.py run=NAME recipe=gqa port=8000      with the decoding settings of another recipe; host=0.0.0.0 for others
 """

@@ -1,6 +1,6 @@
 """Shows every run and every score there is, or one of the paper's tables filled with them.
 
-python report.py                        also runs=[miniature-scratch-s42]
+python report.py                        also runs=[miniature-s42]
 python report.py table=1                published, ours, difference, interval and verdict of every cell
 python report.py table=all              1 to 5, figure2, figure4, claims, prompts; as files in paths.runs/report
 python report.py html=true              tables, plots, curves, ledgers and examples as one HTML file

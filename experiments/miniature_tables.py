@@ -3,6 +3,7 @@
 python experiments/miniature_tables.py                              all of it: `make tables`
 python experiments/miniature_tables.py --dry                        the commands alone
 python experiments/miniature_tables.py --runs DIR --worlds DIR --seeds 200 --train steps=2 --evaluate limit=4
+python experiments/miniature_tables.py --tables experiments/miniature_confirmation.yaml    what the hypotheses take
 
 One sweep trains everything, sweeps of evaluate.py score it: every run on the held-out sets and, but for the curve, on
 the held-in ones; the instruction-tuned run of each family also its floors and ceiling, which measure the others.
@@ -62,7 +63,8 @@ class Plan:
             curve = any(CURVE in each for each in experiment)
             asked.setdefault((row.prompts, curve), []).extend(name(experiment, seed) for seed in self.seeds)
         for (prompts, curve), runs in asked.items():
-            recipes = "held_out" if curve else f"held_out,{listed(self.declared.held_in)}"
+            held_in = [] if curve or not self.declared.held_in else [listed(self.declared.held_in)]
+            recipes = ",".join(["held_out", *held_in])
             yield ["evaluate.py", "-m", f"run={','.join(runs)}", f"recipe={recipes}", f"prompts={prompts}", *fixed]
         tuned = [[*self.declared.base, *family] for family in self.declared.families.values()]
         measures = f"run={','.join(name(experiment, seed) for experiment in tuned for seed in self.seeds)}"

@@ -2,7 +2,7 @@
 
 from instructblip.inference import load
 
-model = load("runs/miniature-scratch-s42")
+model = load("runs/miniature-s42")
 model.answer("photo.jpg", "What color is the circle?")
 model.rank("photo.jpg", "What color is the circle?", ["red", "blue"])
 """

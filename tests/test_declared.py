@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from experiments.declared import before, composed, drift, frozen_now, late
-from instructblip.evaluation.declaration import load, settings_hash
+from instructblip.evaluation.declaration import How, load, settings_hash
+from instructblip.evaluation.tables import scaled
 from instructblip.evaluation.tables.results import Result
 from instructblip.files import write_json
 from tests.test_experiments import experiment
@@ -89,3 +90,13 @@ def test_the_frozen_settings_are_those_a_run_directory_holds() -> None:
     assert drift(replace(declared, frozen=now | {"plain": "0"})) == [f"plain: frozen as 0, composes to {now['plain']}"]
     assert composed(["miniature"])["steps"] == experiment("miniature").steps
     assert settings_hash(composed(["miniature"])) == now["instruct"]
+
+
+def test_the_runs_that_confirm_are_those_of_every_arm_that_is_tested_over_the_declared_seeds() -> None:
+    declared = load()
+    parts = [part for hypothesis in declared.hypotheses for part in hypothesis.parts if part.how is not How.gap]
+    arms = {name for part in parts for name in (part.first, part.second) if name}
+    confirmation = scaled.load(scaled.TABLES.with_name("miniature_confirmation.yaml"))
+    rows = {(tuple(experiment), row.prompts) for experiment, row in confirmation.experiments()}
+    assert rows == {(tuple(declared.arms[name].experiment), declared.arms[name].prompts) for name in arms}
+    assert set(confirmation.seeds) < set(declared.seeds)

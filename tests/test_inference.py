@@ -165,7 +165,7 @@ def test_the_readmes_five_lines(run: Path, tmp_path: Path, monkeypatch: pytest.M
     (snippet,) = re.findall(r"```python\n(from instructblip.*?)```", (ROOT / "README.md").read_text(), re.S)
     monkeypatch.chdir(ROOT)
     PICTURE.save(tmp_path / "photo.jpg")
-    code = snippet.replace("runs/miniature-scratch-s42", str(run)).replace("photo.jpg", str(tmp_path / "photo.jpg"))
+    code = snippet.replace("runs/miniature-s42", str(run)).replace("photo.jpg", str(tmp_path / "photo.jpg"))
     code = code.replace('"exported"', repr(str(tmp_path / "exported")))
     results: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), results)

@@ -225,7 +225,7 @@ class Collator:
     def _ids(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []  # tokenizers cannot take an empty list
-        options = {"add_special_tokens": False, "split_special_tokens": True}
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}  # limits are ours
         ids: list[list[int]] = tokenizer(list(texts), **options)["input_ids"]
         return ids
 

@@ -36,7 +36,8 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES = "instructblip/miniature/recipes"
 POINTS = 40  # of a loss curve
 HELD_BACK = 0.03  # of the rows, whose loss and answers say how good a part is
-TOLD = {"llama": (), "t5": ("miniature/backbone_t5",)}  # what a family learns with besides `miniature/backbone`
+OWN = {"llama": (), "t5": ("miniature/backbone_t5",)}  # what a family learns with besides `miniature/backbone`
+PACE = {"llama": 1.0, "t5": 0.5}  # of a course's steps: what an encoder reads in both directions is found sooner
 STEPS = {"vision": 2000, "stage1": 1200, "stage2_llama": 1000, "stage2_t5": 1000}  # of what is trained on pictures
 SMALLEST = 8  # of rows or steps, whatever the share
 WORLD = 8000  # plus the backbone's seed: no other world is rendered with these
@@ -67,7 +68,7 @@ class Workshop:
         given = {name: max(1, round(self.share * number)) for name, number in ALIGNMENT.given.items()}
         return World(WORLD + self.seed, Sizes(ALIGNMENT.scale * self.share, given), Role.alignment)
 
-    def part(self, number: int) -> int:
+    def part(self, number: float) -> int:
         return max(SMALLEST, round(self.share * number))
 
     @property
@@ -120,10 +121,10 @@ def teach(shop: Workshop, family: str) -> None:
         last = recipe == list(COURSES)[-1]
         after = shop.file(family) if last else shop.folder / f"{run}.safetensors"
         settings = [f"model.llm.weights={before}"]
-        settings += [f"mixture.recipes=[{RECIPES}/{recipe}.yaml]", f"steps={shop.part(course.steps)}"]
-        settings += [f"{size}={course.batch}" for size in ("batch_size", "group_size", "trainer.micro_batch_size")]
+        settings += [f"mixture.recipes=[{RECIPES}/{recipe}.yaml]", f"steps={shop.part(PACE[family] * course.steps)}"]
+        settings += [f"{size}={course.batch}" for size in ("batch_size", "group_size")]
         settings += [] if last else ["optim.min_lr=${optim.lr}"]  # the rate falls in the last course alone
-        train(shop, run, Role.language, TOLD[family], settings)
+        train(shop, run, Role.language, OWN[family], settings)
         ship(shop, run, after, "llm")
         before = str(after)
 

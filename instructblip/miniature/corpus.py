@@ -25,12 +25,14 @@ from instructblip.miniature.scenes import Domain, Draw, Role, Scene, sample
 from instructblip.miniature.telling import STRIPES_SEEN, UNASKED, tell, tell_clip, tell_picture
 from instructblip.miniature.turns import BARE, WORDED, Manner, Turn, some
 from instructblip.miniature.world import World
+from instructblip.miniature.writers.videos import STILL
 
 Row = dict[str, Any]  # of the reader `own`
 Told = tuple[str, list[Turn]]  # a scene in words, and what is asked of it
 Maker = Callable[[Manner, Role, random.Random], Told]
 BLANK = "blank.jpg"  # the stream wants a picture with every row
 ROOM = 184  # tokens of a row: those of a step are padded to the longest
+RULES = 8  # asked of one scene, as far as there is room
 LONG = 0.15  # of the plain scenes are described as well
 ALIGNMENT = Sizes(  # of the world whose pictures the vision encoder and the Q-Former are aligned on
     scale=0.02,
@@ -64,11 +66,19 @@ def plain(manner: Manner, role: Role, rng: random.Random) -> Told:
     return tell(scene.objects), rng.sample(said, len(said))
 
 
+def ruled(manner: Manner, role: Role, rng: random.Random) -> Told:
+    """Rules alone: each is long, and leaves little room beside others."""
+    scene = spared(sample, role, rng)
+    said = turns.by_rule(scene, manner, rng, number=RULES)
+    return tell(scene.objects), said
+
+
 def lettered(manner: Manner, role: Role, rng: random.Random) -> Told:
     scene = spared(partial(sample, counts=(2, 3, 4), words=(1, 2, 3)), role, rng)
     said = turns.lettered(scene, manner, rng)
     said += [] if manner.bare else turns.captioned(scene, "list-objects-and-words", rng, LETTERED)
-    return tell(scene.objects), rng.sample(said, len(said))
+    others = turns.plain(scene, manner, rng)  # as far as there is room
+    return tell(scene.objects), rng.sample(said, len(said)) + rng.sample(others, len(others))
 
 
 def conversed(manner: Manner, role: Role, rng: random.Random) -> Told:
@@ -94,7 +104,8 @@ def photographed(manner: Manner, role: Role, rng: random.Random) -> Told:
 
 def moving(manner: Manner, role: Role, rng: random.Random) -> Told:
     scene = spared(partial(sample, counts=(2, 3)), role, rng)
-    clip = rng.choice([each for each in moves(scene) if each.after.role is role] or [Clip(scene)])
+    possible = [] if rng.random() < STILL else [each for each in moves(scene) if each.after.role is role]
+    clip = rng.choice(possible or [Clip(scene)])
     said = turns.moving(clip, manner)
     return tell_clip(clip), rng.sample(said, len(said))
 
@@ -115,13 +126,14 @@ class Course(NamedTuple):
     batch: int  # rows of a step
 
 
-EVERYTHING: dict[Maker, float] = {
-    plain: 11.0, conversed: 3.0, lettered: 1.6, photographed: 1.4, moving: 1.2, memes: 1.0, covers: 0.8, striped: 0.3,
+EVERYTHING: dict[Maker, float] = {  # those with few or hard questions more often
+    plain: 8.0, moving: 6.0, conversed: 5.0, lettered: 5.0, ruled: 3.0, covers: 2.0, photographed: 1.0, memes: 0.7,
+    striped: 0.3,
 }  # fmt: skip
 COURSES = {  # by recipe, in this order: with everything at once, where to look is learnt many times more slowly
     "scene_lookups": Course({lookups: 1.0}, bare=1.0, rows=25_000, steps=700, batch=32),
-    "scene_questions": Course(EVERYTHING, bare=1.0, rows=40_000, steps=5000, batch=16),
-    "scene_text": Course(EVERYTHING, bare=0.4, rows=40_000, steps=3000, batch=16),
+    "scene_questions": Course(EVERYTHING, bare=1.0, rows=40_000, steps=6000, batch=16),
+    "scene_text": Course(EVERYTHING, bare=0.5, rows=40_000, steps=5000, batch=16),
 }
 
 

@@ -114,8 +114,8 @@ def chosen(scene: Scene, manner: Manner, rng: random.Random) -> list[Turn]:
     ]
 
 
-def by_rule(scene: Scene, manner: Manner, rng: random.Random) -> list[Turn]:
-    return [_by_rule(each, manner, rng) for each in some(ruled(scene), PER_PROGRAM, rng)]
+def by_rule(scene: Scene, manner: Manner, rng: random.Random, number: int = PER_PROGRAM) -> list[Turn]:
+    return [_by_rule(each, manner, rng) for each in some(ruled(scene), number, rng)]
 
 
 def _by_rule(each: Ruled, manner: Manner, rng: random.Random) -> Turn:

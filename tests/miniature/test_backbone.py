@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,18 +16,23 @@ from safetensors.torch import load_file
 from instructblip.models.instructblip import build
 from tests.conftest import ROOT, composed
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 FILES = {"vision", "llama", "t5", "stage1", "stage2_llama", "stage2_t5"}
 COURSES = ("lookups", "questions", "text")
 RUNS = {f"{course}-{family}" for course in COURSES for family in ("llama", "t5")} | FILES - {"llama", "t5"}
 MEGABYTE = 2**20
 
 
-def test_the_chain_makes_files_that_a_model_is_built_of(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "instructblip.miniature.backbone", "--share", "0.005", "--folder", str(tmp_path)]
+def chain(folder: Path, *given: str) -> str:
+    command = [sys.executable, "-m", "instructblip.miniature.backbone", "--share", "0.005", "--folder", str(folder)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run([*command, *given], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_the_chain_makes_files_that_a_model_is_built_of(tmp_path: Path) -> None:
+    said = chain(tmp_path)
     weights = tmp_path / "weights"
     files = {path.stem: path for path in weights.glob("*.safetensors")}
     assert set(files) == FILES
@@ -36,7 +42,7 @@ def test_the_chain_makes_files_that_a_model_is_built_of(tmp_path: Path) -> None:
     assert card["seed"] == 0 and card["share"] == 0.005 and card["losses"].keys() == RUNS
     assert all(losses and losses[0][1] > 0 for losses in card["losses"].values())
     assert {"llama what-at", "t5 where"} <= set(card["lacking"])  # a two-hundredth has learnt nothing
-    assert f"too little of {card['lacking'][0]}" in done.stdout
+    assert f"too little of {card['lacking'][0]}" in said
     for each in ("llama", "t5"):
         config = composed(
             "train", "experiment=miniature", f"model=miniature_{each}",
@@ -47,3 +53,11 @@ def test_the_chain_makes_files_that_a_model_is_built_of(tmp_path: Path) -> None:
         given = load_file(files[f"stage2_{each}"])["language_projection.weight"]
         torch.testing.assert_close(model.language_projection.weight, given.float(), rtol=0, atol=0)
         assert next(model.llm.parameters()).dtype == torch.float32 and not model.llm.training
+
+    again = {name: files[name].read_bytes() for name in ("llama", "stage2_llama")}
+    for name in again:
+        files[name].unlink()
+    for run in (tmp_path / "runs").glob("*llama"):
+        shutil.rmtree(run)
+    chain(tmp_path, "--families", "llama")
+    assert {name: files[name].read_bytes() for name in again} == again

@@ -11,7 +11,7 @@ from torch import Tensor
 from instructblip.data.collate import Collator
 from instructblip.miniature import gate
 from instructblip.miniature.design import PROGRAMS_OF
-from instructblip.miniature.gate import Item, Share, exact, items, perplexity, prior
+from instructblip.miniature.gate import Item, Share, bare, blind, exact, items, perplexity, prior
 from instructblip.miniature.scenes import Role
 from instructblip.miniature.turns import Turn
 from instructblip.models.instructblip import build
@@ -64,14 +64,23 @@ def test_an_answer_counts_when_it_is_the_whole_answer(collator: Collator) -> Non
 
 
 def test_the_prior_is_what_one_knows_without_the_scene() -> None:
-    def item(asked: str, said: str) -> Item:
-        return Item("", Turn(asked, said, ""))
+    def turn(asked: str, said: str) -> Turn:
+        return Turn(asked, said, "")
 
-    known = [item("Is it?", "yes"), item("Is it?", "yes"), item("Is it?", "no"), item("Which?", "red")]
-    assert prior([item("Is it?", "yes"), item("Is it?", "no"), item("Which?", "red")], known) == pytest.approx(2 / 3)
-    assert prior([item("never asked", "yes")], known) == 1.0  # what is said most
-    assert prior([item("Options: (a) 1 (b) 2", "1"), item("Options: (a) 1 (b) 2 (c) 3 (d) 4", "4")], known) == 0.375
-    assert prior([item("OCR tokens: elf, pear, moon, key. Question: what is printed?", "elf")], known) == 0.25
+    known = [turn("Is it?", "yes"), turn("Is it?", "yes"), turn("Is it?", "no"), turn("Which?", "red")]
+    assert prior([turn("Is it?", "yes"), turn("Is it?", "no"), turn("Which?", "red")], known) == pytest.approx(2 / 3)
+    assert prior([turn("never asked", "yes")], known) == 1.0  # what is said most
+    assert blind(["Options: (a) 1 (b) 2", "Options: (a) 1 (b) 2 (c) 3 (d) 4"]) == 0.375
+    assert blind(["OCR tokens: elf, pear, moon, key. Question: what is printed?", "What is it?"]) == 0.125
+
+
+def test_much_is_known_of_what_is_asked() -> None:
+    """Without wordings, or hardly a question would be known again."""
+    known, asked = bare(1, 40), bare(2, 8)
+    assert set(items(0, 1)) <= set(asked) <= set(known)
+    again = {turn.asked for turn in known["exists"]}
+    assert sum(turn.asked in again for turn in asked["exists"]) > len(asked["exists"]) / 2
+    assert prior(asked["relation-statement"], known["relation-statement"]) < 0.75
 
 
 def test_what_is_not_told_and_known_all_the_same_is_not_let_through() -> None:
