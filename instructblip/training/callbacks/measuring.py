@@ -64,7 +64,7 @@ class Measuring(Callback):
         self.waited += self.started - self.ended
 
     def on_train_batch_end(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any], batch: Step, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainingModule, outputs: dict[str, Any], batch: Step, batch_idx: int
     ) -> None:
         done, self.row = batch.number + 1, {}
         self._add(outputs, batch)
