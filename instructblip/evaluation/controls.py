@@ -111,10 +111,15 @@ def answer_type(text: str) -> str:
 def told(prompt: str, shown: tuple[MediaRef, ...], scenes: Scenes) -> str:
     """The prompt behind what there is to see. Raises ValueError naming a picture or clip without words."""
     ref = shown[0]
-    text = scenes.get((ref.pool, ref.key)) or scenes.get((ref.pool, FRAME.sub("", ref.key)))
+    text = words_of(ref, scenes)
     if text is None:
         raise ValueError(f"images=told: {ref.pool}/{ref.key} has no words in {SCENES}; prepare the world again")
     return f"{text} {prompt}".strip()
+
+
+def words_of(ref: MediaRef, scenes: Scenes) -> str | None:
+    """What a picture shows, or the clip that a frame is of; None where nobody has told it."""
+    return scenes.get((ref.pool, ref.key)) or scenes.get((ref.pool, FRAME.sub("", ref.key)))
 
 
 def read_scenes(data: Path) -> Scenes:

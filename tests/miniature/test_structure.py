@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
+from instructblip.evaluation.controls import SCENES
 from instructblip.miniature.sources import STAMP
-from instructblip.miniature.telling import SCENES
 from tests.miniature.files import load
 
 SNAPSHOTS = Path(__file__).parent / "official"

@@ -13,6 +13,7 @@ from instructblip.config.evaluation import ReportConfig
 from instructblip.evaluation.tables import (
     ablations,
     claims,
+    crowding,
     described,
     hypotheses,
     known,
@@ -67,7 +68,7 @@ def embedded(found: Sequence[Result], draws: int) -> list[Sheet]:
     scores = synthetic.sheet(found)
     if scores is None:
         return []
-    more = [each for each in (normalised.sheet(found), known.sheet(found)) if each]
+    more = [each for each in (normalised.sheet(found), known.sheet(found), crowding.sheet(found)) if each]
     return [scores, *more, *scaled.sheets(found), *hypotheses.sheets(found, draws)]
 
 
