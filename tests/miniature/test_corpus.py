@@ -92,7 +92,7 @@ def test_rows_are_full_but_not_too_long_and_reproducible(rows: list[Row]) -> Non
 def test_some_clips_are_still(rows: list[Row]) -> None:
     """As in the videos, of which a blind model must not learn that something always moves."""
     said = [said for row in rows for asked, said in turns(row) if re.search("is moving|the moving shape", asked)]
-    assert len(said) > 200 and 0.04 < said.count("none") / len(said) < 0.25
+    assert len(said) > 200 and 0.04 < said.count("none") / len(said) < 0.4
 
 
 def test_a_row_tells_of_one_scene(rows: list[Row]) -> None:
