@@ -1,8 +1,7 @@
 """Shows every run and every score there is, or one of the paper's tables filled with them.
 
 python report.py                        also runs=[miniature-s42]
-python report.py table=1                published, ours, difference, interval and verdict of every cell
-python report.py table=all              1 to 5, figure2, figure4, claims, prompts; as files in paths.runs/report
+python report.py table=1                published, ours, difference, interval, verdict; also 2 to 5, figure2, all, ...
 python report.py html=true              tables, plots, curves, ledgers and examples as one HTML file
 python report.py compare=[RUN,hf:DIR] set=miniature    their answers side by side, as one HTML file
 python report.py lens=true run=RUN image=FILE instructions=FILE    where it looks under each line: a page and a PNG
@@ -34,7 +33,8 @@ def show_runs(config: ReportConfig, console: Console) -> None:
     from instructblip.evaluation.runs import overview
     from instructblip.evaluation.tables.report import standings
 
-    for part in [*overview(config.runs, Path(config.paths.runs)), *standings(config)]:
+    scores = [] if config.html else overview(config.runs, Path(config.paths.runs))
+    for part in [*scores, *standings(config)]:
         console.print(part)
 
 
@@ -66,14 +66,14 @@ def write_page(config: ReportConfig, console: Console) -> None:
         from instructblip.evaluation.tables.results import results
 
         path = write_report(config, results(config.runs, place), place / "report")
+        show_runs(config, console)
     console.print(f"Written: {path}", markup=False, highlight=False)
 
 
 def look_inside(config: ReportConfig, console: Console) -> None:
     from instructblip.evaluation.lens.looking import look_inside
 
-    for part in look_inside(config, Path(config.paths.runs) / "report"):
-        console.print(part, markup=False, highlight=False)
+    console.print(*look_inside(config, Path(config.paths.runs) / "report"), sep="\n", markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ NEEDS_A_BASE = (
     "control/",
     "family/",
     "miniature/vision",
+    "miniature/backbone_t5",
 )  # experiments that change another one and name no base of their own
 NOT_MEANINGFUL = (
     "experiment", "seed", "name", "resume", "allow_change", "dry_run", "selfcheck", "plan", "paths", "trainer",

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any
 
 TURNS = frozenset({"history", "following"})  # slots of pairs: asked and said before; asked besides, each by itself
+SCENES = "scenes.jsonl"  # of an embedded world, in words: one {"pool": ..., "key": ..., "text": ...} a line
 SLOTS = TURNS | {"question", "statement", "caption", "context", "ocr", "instruction", "answer"}
 
 

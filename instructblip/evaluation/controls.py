@@ -16,13 +16,12 @@ from pathlib import Path
 
 from instructblip.choices import Images
 from instructblip.config.evaluation import EvaluateConfig
-from instructblip.data.sample import MediaRef, Sample
+from instructblip.data.sample import SCENES, MediaRef, Sample
 from instructblip.evaluation.answers import normalize
 from instructblip.evaluation.questions import Identity, Question, identity, render
 from instructblip.evaluation.trials import Trial
 
 SEED = 0  # of the controls that show other pictures
-SCENES = "scenes.jsonl"  # of an embedded world, in words: one {"pool": ..., "key": ..., "text": ...} a line
 FRAME = re.compile(r"-\d+of\d+$")  # of a clip's frame behind the key of the clip (`preparing.clips.frame_keys`)
 OPENING = 2  # words of a question that tell its kind, as VQA's question types do (ours)
 Scenes = Mapping[tuple[str, str], str]  # pool and key of a picture or clip -> what it shows

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from instructblip.evaluation.controls import SCENES
+from instructblip.data.sample import SCENES
 from instructblip.miniature.albums import Sizes
 from instructblip.miniature.scenes import Role
 from instructblip.miniature.telling import told

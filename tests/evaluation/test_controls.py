@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from instructblip.choices import Images
-from instructblip.data.sample import Answer, Candidates, Form, MediaRef
-from instructblip.evaluation.controls import SCENES, answer_types, deranged, shuffled
+from instructblip.data.sample import SCENES, Answer, Candidates, Form, MediaRef
+from instructblip.evaluation.controls import answer_types, deranged, shuffled
 from instructblip.evaluation.predictions import read
 from instructblip.evaluation.questions import Question, identity
 

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from instructblip.evaluation.controls import SCENES
+from instructblip.data.sample import SCENES
 from instructblip.miniature.sources import STAMP
 from tests.miniature.files import load
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+from instructblip.data.sample import SCENES
 from instructblip.data.tables import Table
-from instructblip.evaluation.controls import SCENES
 from instructblip.miniature.albums import Picture
 from instructblip.miniature.drawing import Look
 from instructblip.miniature.memes import Meme

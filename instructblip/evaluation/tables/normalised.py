@@ -19,67 +19,69 @@ from instructblip.evaluation.tables.rendering import Sheet
 from instructblip.evaluation.tables.results import Result
 from instructblip.evaluation.tables.synthetic import HEADING
 
-HEADER = ("experiment", "model", "seeds", "recipe", "prompt", "metric", "score", *FLOORS, TOLD, "normalised")
+HEADER = ("set", "score", *FLOORS, TOLD, "normalised")
 TITLE = f"Held-out scores between floor and ceiling in a {HEADING}"
-TRAINED, OTHER = "a training template", "no training template"
-NOTES = (
-    "Normalised: (score - best floor) / (scene told - best floor). Floors: the best constant answer of what was tuned "
+MARK = "*"  # behind the name of a set
+NOTE = (
+    "Normalised: (score - best floor) / (told - best floor). Floors: the best constant answer of what was tuned "
     "on, the language model without the picture, and another picture of the same answer type; above, the language "
-    "model that is told the scene. All are of the instruction-tuned run where that was asked.",
-    f"The endpoint is the mean of the normalised scores; sets with less than {ROOM} between floor and ceiling are left "
-    "out and named.",
+    "model that is told the scene. All are of the instruction-tuned run where that was asked. The endpoint is the mean "
+    f"of the normalised scores; sets with less than {ROOM} between floor and ceiling are left out and named. {MARK}: "
+    "asked in the wording of a training template, as in the paper."
 )
 
 
-def sheet(found: Sequence[Result]) -> Sheet | None:
-    """Runs whose controls were asked, seeds of one recipe of training together; None without any."""
+def sheets(found: Sequence[Result]) -> list[Sheet]:
+    """One of each recipe of training whose controls were asked, its seeds together."""
     synthetic = [result for result in found if result.synthetic]
     groups: dict[tuple[str, str], list[tuple[Result, Endpoint]]] = {}
     for run in synthetic:
         measured = endpoint(run, synthetic)
         if any(each.controls for each in measured.standings):
             groups.setdefault((" + ".join(run.experiment) or run.name, run.recipe), []).append((run, measured))
-    lines = [line for (experiment, _), runs in sorted(groups.items()) for line in _lines(experiment, runs)]
-    return Sheet(TITLE, HEADER, lines, NOTES) if lines else None
+    return [_sheet(experiment, runs) for (experiment, _), runs in sorted(groups.items())]
 
 
-def _lines(experiment: str, runs: Sequence[tuple[Result, Endpoint]]) -> list[list[str]]:
+def _sheet(experiment: str, runs: Sequence[tuple[Result, Endpoint]]) -> Sheet:
     model = str(runs[0][0].config.get("model", {}).get("name", ""))
-    names = [experiment, model, ", ".join(str(run.seed) for run, _ in sorted(runs, key=lambda pair: pair[0].seed))]
+    seeds = ", ".join(map(str, sorted(run.seed for run, _ in runs)))
     by_set: dict[str, list[Standing]] = {}
     for _, measured in runs:
         for each in measured.standings:
             by_set.setdefault(each.recipe, []).append(each)
-    lines = [[*names, recipe, *_line(own)] for recipe, own in by_set.items()]
-    kinds = {recipe: _kind(own[0]) for recipe, own in by_set.items()}
-    for kind in (TRAINED, OTHER):
-        chosen = [recipe for recipe in by_set if kinds[recipe] == kind]
+    lines = [_line(own) for own in by_set.values()]
+    for kind, marked in ((f"mean, {MARK}", True), ("mean, others", False)):
+        chosen = [recipe for recipe, own in by_set.items() if _asked_as_trained(own[0]) is marked]
         values = [value for _, each in runs for name in chosen if (value := each.values.get(name)) is not None]
         if values:
-            lines.append([*names, f"mean of {len(chosen)} sets", kind, *[""] * 6, _number(statistics.fmean(values))])
-    return [*lines, [*names, *_endpoint([measured for _, measured in runs])]]
+            lines.append(_end(kind, statistics.fmean(values)))
+    values_of = [measured for _, measured in runs]
+    lines.append(_end("endpoint", _mean([each.value for each in values_of])))
+    notes = [*_left_out(values_of), NOTE]
+    return Sheet(f"{TITLE}: {experiment}, {model}, seed {seeds}", HEADER, lines, notes, numbers=True)
+
+
+def _end(name: str, value: float | None) -> list[str]:
+    return [name, *[""] * (len(HEADER) - 2), _number(value)]
 
 
 def _line(own: Sequence[Standing]) -> list[str]:
-    """Prompt, metric, score, controls, normalised; of several seeds means."""
+    """Score, controls, normalised; of several seeds means."""
     controls = [_mean([each.control(name) for each in own]) for name in CONTROLS]
-    facts = own[0].score.facts
     values = [_mean([each.value for each in own]), *controls, _mean([each.normalised for each in own])]
-    return [_kind(own[0]), facts["metric"], *map(_number, values)]
+    return [own[0].recipe + MARK * _asked_as_trained(own[0]), *map(_number, values)]
 
 
-def _endpoint(measured: Sequence[Endpoint]) -> list[str]:
+def _left_out(measured: Sequence[Endpoint]) -> list[str]:
+    """What of the endpoint is not there, and why."""
     lacking = sorted({name for each in measured for name in each.lacking})
     cramped = sorted({name for each in measured for name in each.cramped})
-    value = _mean([each.value for each in measured])
-    said = [f"needs {', '.join(lacking)}"] if lacking else []
-    said += [f"no room in {', '.join(cramped)}"] if cramped else []
-    sets = sorted({len(each.values) for each in measured})
-    return [f"endpoint over {' or '.join(map(str, sets))} sets", "; ".join(said), *[""] * 6, _number(value)]
+    said = [f"No endpoint without a score and all controls of {', '.join(lacking)}."] if lacking else []
+    return said + ([f"No room between floor and ceiling in {', '.join(cramped)}."] if cramped else [])
 
 
-def _kind(standing: Standing) -> str:
-    return TRAINED if is_template(str(standing.score.facts.get("wording", "")), standing.run) else OTHER
+def _asked_as_trained(standing: Standing) -> bool:
+    return is_template(str(standing.score.facts.get("wording", "")), standing.run)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

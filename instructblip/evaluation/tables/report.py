@@ -68,8 +68,8 @@ def embedded(found: Sequence[Result], draws: int) -> list[Sheet]:
     scores = synthetic.sheet(found)
     if scores is None:
         return []
-    more = [each for each in (normalised.sheet(found), known.sheet(found), crowding.sheet(found)) if each]
-    return [scores, *more, *scaled.sheets(found), *hypotheses.sheets(found, draws)]
+    more = [each for each in (known.sheet(found), crowding.sheet(found)) if each]
+    return [scores, *normalised.sheets(found), *more, *scaled.sheets(found), *hypotheses.sheets(found, draws)]
 
 
 def standings(config: ReportConfig) -> list[Table | Text]:

@@ -7,7 +7,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from instructblip.evaluation.controls import SCENES
+from instructblip.data.sample import SCENES
 from instructblip.evaluation.tables.crowding import UNAWARE, sheet, things
 from instructblip.evaluation.tables.results import results
 from tests.evaluation.conftest import PICTURES, Seer, World, world

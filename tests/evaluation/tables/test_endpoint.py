@@ -74,13 +74,15 @@ def test_an_arm_is_measured_with_the_ruler_of_the_instruction_tuned_run(make: Ma
 def test_prompts_that_are_training_templates_stand_apart(make: Made, runs: Path) -> None:
     folder = tuned(make, "miniature", **RULER)
     scored(folder, RULER | {"own": 0.9}, ["vsr"], wording="Is this true? {statement}")
-    sheet = normalised.sheet(results([], runs))
-    assert sheet is not None
-    lines = {line[3]: line for line in sheet.lines}
-    assert lines["vsr"][4] == "no training template" and lines["gqa"][4] == "a training template"
-    assert lines["gqa"][5:] == ["multiple_choice", "0.600", "0.200", "0.300", "0.100", "0.900", "0.500"]
-    assert lines["mean of 12 sets"][-1] == "0.500" and lines["mean of 1 sets"][-1] == "1.000"
-    assert lines["endpoint over 13 sets"][-1] == "0.538"
+    (sheet,) = normalised.sheets(results([], runs))
+    assert sheet.title.endswith("miniature, vicuna7b, seed 1")
+    lines = {line[0]: list(line[1:]) for line in sheet.lines}
+    assert lines["gqa*"] == ["0.600", "0.200", "0.300", "0.100", "0.900", "0.500"] and "vsr" in lines
+    assert lines["mean, *"][-1] == "0.500" and lines["mean, others"][-1] == "1.000"
+    assert lines["endpoint"][-1] == "0.538"
+    (folder / "eval" / "vsr" / "paper-told" / "scores.json").unlink()
+    (sheet,) = normalised.sheets(results([], runs))
+    assert sheet.lines[-1][-1] == "" and "all controls of vsr" in sheet.notes[0]
 
 
 def test_the_declaration_is_what_was_agreed() -> None:
@@ -181,5 +183,5 @@ def test_the_report_prints_the_declaration_with_runs_of_the_world_alone(make: Ma
     tuned(make, "miniature", **RULER)
     titles = [sheet.title for sheet in embedded(results([], runs), 50)]
     assert titles[-1] == "Declared hypotheses (miniature_hypotheses.yaml)"
-    assert titles[1:-1] == [normalised.TITLE]
+    assert [title.partition(":")[0] for title in titles[1:-1]] == [normalised.TITLE]
     assert (ROOT / "experiments" / "miniature_hypotheses.yaml").is_file()
