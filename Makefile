@@ -30,7 +30,7 @@ train: setup  ## the paper's line on the embedded world: prepare, tune, evaluate
 # both answer, and what the language model answers without the picture, with another one, and told the scene.
 TUNED := miniature-s42
 CAPTIONS := miniature+captions-s42
-SCORE := $(BIN)/python evaluate.py recipe=held_out missing=true
+HELD_OUT := recipe=held_out missing=true
 NAMED = | sed -u 's/^/$@: /'
 .PHONY: tune tune-captions answers controls scores
 scores: answers controls
@@ -42,11 +42,11 @@ tune-captions:
 	$(BIN)/python train.py 'experiment=[miniature,control/captions]' resume=auto $(NAMED)
 
 answers: tune tune-captions
-	$(SCORE) -m run=$(TUNED),$(CAPTIONS) batch_size=64 $(NAMED)
-	$(SCORE) run=$(TUNED) constant=true $(NAMED)
+	$(BIN)/python evaluate.py -m $(HELD_OUT) run=$(TUNED),$(CAPTIONS) batch_size=64 $(NAMED)
+	$(BIN)/python evaluate.py $(HELD_OUT) run=$(TUNED) constant=true $(NAMED)
 
 controls: tune
-	$(SCORE) -m run=$(TUNED) batch_size=64 images=deranged,none,told $(NAMED)
+	$(BIN)/python evaluate.py -m $(HELD_OUT) run=$(TUNED) batch_size=64 images=deranged,none,told $(NAMED)
 
 answers controls: export OMP_NUM_THREADS := 1
 
