@@ -20,7 +20,7 @@ from instructblip.evaluation.runs import CONSTANT
 from instructblip.evaluation.tables.results import Result, Score
 from instructblip.recipes import fingerprint
 
-MAJORITY, ALONE, DERANGED, TOLD = "majority", "no picture", "deranged", "told"
+MAJORITY, ALONE, DERANGED, TOLD = "majority", "text only", "deranged", "told"
 FLOORS = (MAJORITY, ALONE, DERANGED)
 CONTROLS = {MAJORITY: Images.none, ALONE: Images.none, DERANGED: Images.deranged, TOLD: Images.told}
 ROOM = 0.05  # between floor and ceiling, of 1 (ours): with less a set cannot tell anything

@@ -56,6 +56,12 @@ def sheets(found: Sequence[Result], draws: int = DRAWS) -> list[Sheet]:
     return [Sheet(f"{declared.title} ({DECLARED.name})", HEADER, lines, notes), *(each for each in sets if each.lines)]
 
 
+def verdicts(found: Sequence[Result], draws: int = DRAWS) -> list[str]:
+    """A line for each hypothesis; none without synthetic runs."""
+    lines = [line for sheet in sheets(found, draws)[:1] for line in sheet.lines]
+    return [f"{name}, {claim}: {said}" for name, claim, *_, said in lines if name]
+
+
 def verdict(hypothesis: Hypothesis, outcomes: Sequence[Outcome]) -> str:
     """`confirmed` where every part is shown, `absent` once one that is complete is not."""
     missing = [f"{len(each.seeds)} of {each.wanted} seeds" for each in outcomes if each.shown is None]

@@ -73,9 +73,10 @@ def embedded(found: Sequence[Result], draws: int) -> list[Sheet]:
 
 
 def standings(config: ReportConfig) -> list[Table | Text]:
-    """For a terminal: what is said of these runs in an embedded world beside their scores."""
-    sheets = embedded(results(config.runs, Path(config.paths.runs)), config.draws)
-    return [part for sheet in sheets[1:] for part in rendering.shown(sheet)]
+    """For a terminal: runs in an embedded world between floor and ceiling, and a line for each declared hypothesis."""
+    found = results(config.runs, Path(config.paths.runs))
+    parts = [part for sheet in normalised.sheets(found) for part in rendering.shown(sheet)]
+    return [*parts, *map(Text, hypotheses.verdicts(found, config.draws))]
 
 
 def outdated(found: Sequence[Result]) -> list[str]:

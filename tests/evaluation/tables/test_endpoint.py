@@ -185,3 +185,5 @@ def test_the_report_prints_the_declaration_with_runs_of_the_world_alone(make: Ma
     assert titles[-1] == "Declared hypotheses (miniature_hypotheses.yaml)"
     assert [title.partition(":")[0] for title in titles[1:-1]] == [normalised.TITLE]
     assert (ROOT / "experiments" / "miniature_hypotheses.yaml").is_file()
+    lines = hypotheses.verdicts(results([], runs), 50)
+    assert len(lines) == 5 and lines[0].startswith("H1, instruction tuning beats") and lines[0].endswith("8 seeds)")
