@@ -67,13 +67,13 @@ def write_page(config: ReportConfig, console: Console) -> None:
 
         path = write_report(config, results(config.runs, place), place / "report")
         show_runs(config, console)
-    console.print(f"Written: {path}", markup=False, highlight=False)
+    console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def look_inside(config: ReportConfig, console: Console) -> None:
     from instructblip.evaluation.lens.looking import look_inside
 
-    console.print(*look_inside(config, Path(config.paths.runs) / "report"), sep="\n", markup=False, highlight=False)
+    console.print(*look_inside(config, Path(config.paths.runs) / "report"), sep="\n", markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def test_only_the_q_former_learns_and_the_picture_is_what_it_answers_from(tmp_pa
     runs = f"paths.runs={tmp_path}/runs"
     paths = [f"paths.raw={tmp_path}/raw", f"paths.data={tmp_path}/data", runs]
     prepare = ["prepare.py", "miniature=1", "recipe=all", "check_counts=false", *paths]
-    train = ["train.py", "experiment=miniature", "seed=1", "steps=100", "resume=auto", *paths]
+    train = ["train.py", "experiment=miniature", "seed=1", "steps=100", f"name={RUN}", "resume=auto", *paths]
     program(*prepare)
     program(*train)
     run = tmp_path / "runs" / RUN

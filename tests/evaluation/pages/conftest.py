@@ -28,9 +28,8 @@ def reported(world: World) -> World:
     """Two evaluated recipes and a control, curves, a ledger and a checkpoint, all in a synthetic world."""
     run = world.run
     run.mkdir(parents=True)
-    config = composed(
-        "train", "experiment=miniature/scratch", "name=one", f"paths.data={world.data}", f"paths.runs={run.parent}"
-    )
+    places = [f"paths.raw={world.data}/raw", f"paths.data={world.data}", f"paths.runs={run.parent}"]
+    config = composed("train", "experiment=miniature/scratch", "name=one", *places)
     config.experiment = ["miniature/scratch"]
     OmegaConf.save(OmegaConf.structured(config), run / "config.yaml")
     write_json(run / "versions.json", {"code": "0123abc", "torch": "2.13.0"})
