@@ -55,9 +55,9 @@ def _sheet(experiment: str, runs: Sequence[tuple[Result, Endpoint]]) -> Sheet:
         values = [value for _, each in runs for name in chosen if (value := each.values.get(name)) is not None]
         if values:
             lines.append(_end(kind, statistics.fmean(values)))
-    values_of = [measured for _, measured in runs]
-    lines.append(_end("endpoint", _mean([each.value for each in values_of])))
-    notes = [*_left_out(values_of), NOTE]
+    ends = [measured for _, measured in runs]
+    lines.append(_end("endpoint", _mean([each.value for each in ends])))
+    notes = [*_left_out(ends), NOTE]
     return Sheet(f"{TITLE}: {experiment}, {model}, seed {seeds}", HEADER, lines, notes, numbers=True)
 
 
