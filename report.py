@@ -73,13 +73,7 @@ def write_page(config: ReportConfig, console: Console) -> None:
 def look_inside(config: ReportConfig, console: Console) -> None:
     from instructblip.evaluation.lens.looking import look_inside
 
-    console.print(
-        *look_inside(config, Path(config.paths.runs) / "report"),
-        sep="\n",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print(*look_inside(config, Path(config.paths.runs) / "report"), sep="\n", markup=False, highlight=False)
 
 
 if __name__ == "__main__":
