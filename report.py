@@ -32,25 +32,23 @@ def main(config: ReportConfig) -> None:
 def show_runs(config: ReportConfig, console: Console) -> None:
     from instructblip.evaluation.runs import overview
     from instructblip.evaluation.tables.report import standings
+    from instructblip.evaluation.tables.results import results
 
-    scores = [] if config.html else overview(config.runs, Path(config.paths.runs))
-    for part in [*scores, *standings(config)]:
-        console.print(part)
+    place = Path(config.paths.runs)
+    console.print(*overview(config.runs, place), *standings(results(config.runs, place), config.draws), sep="\n")
 
 
 def show_tables(config: ReportConfig, console: Console) -> None:
     from instructblip.evaluation.tables.rendering import shown
-    from instructblip.evaluation.tables.report import chosen, outdated, pages, write
+    from instructblip.evaluation.tables.report import outdated, pages, write
     from instructblip.evaluation.tables.results import results
 
-    chosen(str(config.table))
     found = results(config.runs, Path(config.paths.runs))
     for page in pages(config, found):
         for sheet in page.sheets:
-            for part in shown(sheet):
-                console.print(part)
+            console.print(*shown(sheet), sep="\n")
         written = write(page, Path(config.paths.runs) / "report")
-        console.print(f"Written: {' '.join(map(str, written))}\n", markup=False, highlight=False)
+        console.print("Written:", *written, end="\n\n", markup=False, highlight=False)
     for line in outdated(found):
         console.print(line, markup=False, highlight=False)
 
@@ -63,10 +61,12 @@ def write_page(config: ReportConfig, console: Console) -> None:
         path = compare(config, place / "report")
     else:
         from instructblip.evaluation.pages.page import write_report
+        from instructblip.evaluation.tables.report import standings
         from instructblip.evaluation.tables.results import results
 
-        path = write_report(config, results(config.runs, place), place / "report")
-        show_runs(config, console)
+        found = results(config.runs, place)
+        path = write_report(config, found, place / "report")
+        console.print(*standings(found, config.draws), sep="\n")
     console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -38,8 +38,6 @@ class Tokenizer(Protocol):
 
     def __call__(self, text: list[str], **options: Any) -> Any: ...
 
-    def get_vocab(self) -> dict[str, int]: ...
-
 
 class Tokenizers(Protocol):
     """A model's pair, however it was read."""

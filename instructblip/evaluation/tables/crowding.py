@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from instructblip.evaluation.controls import read_scenes, words_of
 from instructblip.evaluation.measures import metric
-from instructblip.evaluation.tables.endpoint import PROFILE, held_out
+from instructblip.evaluation.tables.endpoint import held_out, own_score
 from instructblip.evaluation.tables.measuring import data_of, pairs
 from instructblip.evaluation.tables.rendering import Sheet
-from instructblip.evaluation.tables.results import Result, Score
+from instructblip.evaluation.tables.results import Result
 
 UNAWARE = "ablation/no_instruction_aware"
 THINGS = range(1, 8)
@@ -58,7 +58,7 @@ def by_things(run: Result) -> Crowd:
     """What a run answered of its own pictures. Raises ValueError saying why that is not at hand."""
     scenes = read_scenes(data_of(run))
     found: dict[int, dict[str, float]] = defaultdict(dict)
-    for score in _own(run):
+    for score in filter(None, (own_score(run, recipe) for recipe in held_out(run))):
         asked = pairs(run, score)
         values = metric(str(score.facts["metric"]))(asked).items
         if values is None or any(value is not None and not 0 <= value <= 1 for value in values):
@@ -74,14 +74,6 @@ def things(scene: str) -> int:
     """How many there are in a scene in words, of a clip at its beginning; 0 where none can be told apart."""
     first = scene.removeprefix("first ").split(".")[0]
     return first.count(",") + 1 if re.match(r"(small|large) ", first) else 0
-
-
-def _own(run: Result) -> Iterator[Score]:
-    """Of each held-out set the score over the most questions."""
-    for recipe in held_out(run):
-        scores = [score for score in run.scores if score.answers(recipe, None, PROFILE)]
-        if scores:
-            yield max(scores, key=lambda score: score.facts["n"])
 
 
 def _cell(seeds: Sequence[tuple[Crowd, Crowd]], number: int) -> str:

@@ -92,11 +92,10 @@ def held_out(run: Result) -> list[str]:
 
 
 def standing(run: Result, recipe: str, found: Sequence[Result], profile: str = PROFILE) -> Standing | None:
-    """None without a score of the set's own protocol; of several the one over the most questions counts."""
-    own = [score for score in run.scores if score.answers(recipe, None, profile) and score.facts["value"] is not None]
-    if not own:
+    """None without a score of the set's own protocol."""
+    chosen = own_score(run, recipe, profile)
+    if chosen is None:
         return None
-    chosen = max(own, key=lambda score: (score.facts["n"], score.path.stat().st_mtime))
     fellows = sorted(
         (each for each in found if backbone(each) == backbone(run)),
         key=lambda each: (each.seed != run.seed, len(each.experiment), each.name),
@@ -106,6 +105,12 @@ def standing(run: Result, recipe: str, found: Sequence[Result], profile: str = P
         if hit := next(((each, score) for each in fellows for score in each.scores if _is(score, name, chosen)), None):
             controls[name] = hit
     return Standing(recipe, run, chosen, controls)
+
+
+def own_score(run: Result, recipe: str, profile: str = PROFILE) -> Score | None:
+    """Of the set's own protocol; of several the one over the most questions counts."""
+    own = [score for score in run.scores if score.answers(recipe, None, profile) and score.facts["value"] is not None]
+    return max(own, key=lambda score: (score.facts["n"], score.path.stat().st_mtime), default=None)
 
 
 def backbone(run: Result) -> str:

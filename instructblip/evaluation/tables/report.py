@@ -28,7 +28,7 @@ from instructblip.evaluation.tables.cell import Cell
 from instructblip.evaluation.tables.cells import fill
 from instructblip.evaluation.tables.published import SCORED
 from instructblip.evaluation.tables.rendering import Sheet
-from instructblip.evaluation.tables.results import Result, results
+from instructblip.evaluation.tables.results import Result
 from instructblip.files import replacing
 from instructblip.names import require
 
@@ -72,11 +72,10 @@ def embedded(found: Sequence[Result], draws: int) -> list[Sheet]:
     return [scores, *normalised.sheets(found), *more, *scaled.sheets(found), *hypotheses.sheets(found, draws)]
 
 
-def standings(config: ReportConfig) -> list[Table | Text]:
+def standings(found: Sequence[Result], draws: int) -> list[Table | Text]:
     """For a terminal: runs in an embedded world between floor and ceiling, and a line for each declared hypothesis."""
-    found = results(config.runs, Path(config.paths.runs))
     parts = [part for sheet in normalised.sheets(found) for part in rendering.shown(sheet)]
-    return [*parts, *map(Text, hypotheses.verdicts(found, config.draws))]
+    return [*parts, *map(Text, hypotheses.verdicts(found, draws))]
 
 
 def outdated(found: Sequence[Result]) -> list[str]:
