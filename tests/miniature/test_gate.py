@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -81,6 +82,7 @@ def test_much_is_known_of_what_is_asked() -> None:
     again = {turn.asked for turn in known["exists"]}
     assert sum(turn.asked in again for turn in asked["exists"]) > len(asked["exists"]) / 2
     assert prior(asked["relation-statement"], known["relation-statement"]) < 0.75
+    assert all(re.fullmatch(r"Is there an? [a-z ]+\?", turn.asked) for turn in asked["exists"])
 
 
 def test_what_is_not_told_and_known_all_the_same_is_not_let_through() -> None:
