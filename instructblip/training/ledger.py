@@ -52,14 +52,16 @@ class Ledger:
                 self.total[known[name, template]] = torch.tensor([counts[kind] for kind in COUNTS])
 
     def add(self, step: Step) -> None:
-        """Enters this process's part of a step."""
+        """Enters this process's part of a step; turns that an encoder-decoder reads as rows are of one sample."""
         for batch in step.batches:
-            for source, template, (prompt, response) in zip(
-                batch.recipe.tolist(), batch.template, batch.tokens, strict=True
+            entered: set[int] = set()
+            for source, template, place, (prompt, response) in zip(
+                batch.recipe.tolist(), batch.template, batch.place.tolist(), batch.tokens, strict=True
             ):
                 if response:  # a filler has none
                     cell = self._own[self._first[source] + template]
-                    cell[0] += 1
+                    cell[0] += place not in entered
+                    entered.add(place)
                     cell[1] += prompt
                     cell[2] += response
         for pick in step.lost:

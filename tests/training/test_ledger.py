@@ -13,7 +13,10 @@ import pytest
 import torch
 
 from instructblip.config.training import TrainConfig
+from instructblip.data.collate import Row
 from instructblip.data.mixture import RandomDraw
+from instructblip.data.steps import Step
+from instructblip.data.templates import Example
 from instructblip.files import read_json
 from instructblip.training.checkpoint import last_checkpoint
 from instructblip.training.datamodule import StepData, collator, training_set
@@ -74,6 +77,25 @@ def test_a_batch_says_what_it_holds(tiny: Tiny) -> None:
                 assert response == batch.loss_weight[row].sum()
                 whole = int(batch.attention_mask[row].sum())
                 assert (prompt == (whole if family else whole - response)) if response else prompt == 0
+
+
+def test_turns_that_are_read_as_rows_are_of_one_sample(tiny: Tiny) -> None:
+    """An encoder-decoder reads the conversation as three rows: three times the scene, and still one sample."""
+    data = training_set(config := tiny())
+    turns = (("What is left?", "A star."), ("What is right?", "Nothing."))
+    talk = Example("What is there?", "Two things.", "vqav2", "", "talk", following=turns, context="A star, a circle.")
+    plain = Example("What is there?", "A star.", "vqav2", "", "plain")
+    counted = {}
+    for family in (False, True):
+        rows = [Row(talk, 0, place=0), Row(plain, 0, place=1)]
+        batch = collator(config, family).training(rows, [torch.zeros(3, 48, 48, dtype=torch.uint8)])
+        ledger = Ledger(data)
+        ledger.add(Step(0, [batch], [], []))
+        ledger.gather(lambda counts: counts)
+        counted[family] = dict(zip(COUNTS, ledger.total.sum(0).tolist(), strict=True))
+    assert counted[False]["samples"] == counted[True]["samples"] == 2
+    assert counted[False]["answer_tokens"] == counted[True]["answer_tokens"] > 0
+    assert counted[True]["instruction_tokens"] > counted[False]["instruction_tokens"]
 
 
 def test_the_ledger_of_a_resumed_run_is_that_of_an_unbroken_one(tiny: Tiny) -> None:
