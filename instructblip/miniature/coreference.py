@@ -84,11 +84,12 @@ def _meaning(question: str, it: Object | None) -> tuple[str, Object | None]:
 
 
 def _look(item: Object) -> str:
-    return f"a {item.size} {item.colour} one in the {item.place}"
+    """The place first: no other thing has it, so the rest can be looked up by what was said."""
+    return f"in the {item.place} a {item.size} {item.colour} one"
 
 
 def _thing(item: Object) -> str:
-    return f"a {item.size} {item.colour} {item.shape} in the {item.place}"
+    return f"in the {item.place} a {item.size} {item.colour} {item.shape}"
 
 
 ANY_OF_A_SHAPE = tuple(Object(SHAPES[0], *rest) for rest in product(COLOURS, SIZES, range(GRID**2)))
@@ -175,7 +176,7 @@ def _back(it: Object) -> list[Round]:
 
 def _judged(item: Object, colour: str) -> str:
     if item.colour == colour:
-        return f"yes, a {item.size} one in the {item.place}"
+        return f"yes, in the {item.place} a {item.size} one"
     return f"no, {_look(item)}"
 
 

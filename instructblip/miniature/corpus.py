@@ -67,10 +67,13 @@ def plain(manner: Manner, role: Role, rng: random.Random) -> Told:
 
 
 def ruled(manner: Manner, role: Role, rng: random.Random) -> Told:
-    """Rules alone: each is long, and leaves little room beside others."""
+    """Rules alone: each is long, and leaves little room beside others. Bare, one context stands for all."""
     scene = spared(sample, role, rng)
-    said = turns.by_rule(scene, manner, rng, number=RULES)
-    return tell(scene.objects), said
+    if not manner.bare:
+        return tell(scene.objects), turns.by_rule(scene, manner, rng, number=RULES)
+    context, said = turns.of_one_kind(scene, rng)
+    looked_up = some(turns.looked_up(scene, manner, rng), RULES, rng)
+    return f"{tell(scene.objects)} {context}", rng.sample(said, len(said)) + looked_up
 
 
 def lettered(manner: Manner, role: Role, rng: random.Random) -> Told:
@@ -79,6 +82,13 @@ def lettered(manner: Manner, role: Role, rng: random.Random) -> Told:
     said += [] if manner.bare else turns.captioned(scene, "list-objects-and-words", rng, LETTERED)
     others = turns.plain(scene, manner, rng)  # as far as there is room
     return tell(scene.objects), rng.sample(said, len(said)) + rng.sample(others, len(others))
+
+
+def printed(manner: Manner, role: Role, rng: random.Random) -> Told:
+    """Words alone, of several things."""
+    scene = spared(partial(sample, counts=(2, 3, 4), words=(2, 3)), role, rng)
+    said = turns.lettered(scene, manner, rng)
+    return tell(scene.objects), rng.sample(said, len(said))
 
 
 def conversed(manner: Manner, role: Role, rng: random.Random) -> Told:
@@ -130,10 +140,12 @@ EVERYTHING: dict[Maker, float] = {  # those with few or hard questions more ofte
     plain: 8.0, moving: 6.0, conversed: 5.0, lettered: 5.0, ruled: 3.0, covers: 2.0, photographed: 1.0, memes: 0.7,
     striped: 0.3,
 }  # fmt: skip
+CHAINS: dict[Maker, float] = {printed: 1.0, ruled: 1.0, conversed: 1.0, lookups: 0.3}  # where one look-up needs another
 COURSES = {  # by recipe, in this order: with everything at once, where to look is learnt many times more slowly
     "scene_lookups": Course({lookups: 1.0}, bare=1.0, rows=25_000, steps=700, batch=32),
-    "scene_questions": Course(EVERYTHING, bare=1.0, rows=40_000, steps=6000, batch=16),
-    "scene_text": Course(EVERYTHING, bare=0.5, rows=40_000, steps=5000, batch=16),
+    "scene_chains": Course(CHAINS, bare=1.0, rows=33_000, steps=1000, batch=32),
+    "scene_questions": Course(EVERYTHING, bare=1.0, rows=40_000, steps=2500, batch=16),
+    "scene_text": Course(EVERYTHING, bare=0.5, rows=40_000, steps=3000, batch=16),
 }
 
 

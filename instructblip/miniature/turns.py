@@ -26,14 +26,15 @@ from instructblip.miniature.knowledge import known_fact
 from instructblip.miniature.lettering import read, word_on
 from instructblip.miniature.memes import Meme
 from instructblip.miniature.programs import PROGRAMS, Grammar, captions
-from instructblip.miniature.reasoning import DOINGS, Ruled, comparing, counting, ruled, statements, two_hop
+from instructblip.miniature.reasoning import Ruled, comparing, counting, ruled, statements, two_hop
 from instructblip.miniature.scenes import Scene
 from instructblip.miniature.telling import tell_word
 from instructblip.miniature.writers.dialogues import ROUNDS
-from instructblip.miniature.writers.reasoning import listed, rule
+from instructblip.miniature.writers.reasoning import conclusion, listed, rule
 
 PROFILE = "paper"
 LOOKUPS = ("colour-of", "what-at", "where")  # the questions that one object's words answer
+BARE_ROUNDS = 6  # of one dialogue
 PER_PROGRAM = 2  # questions about one scene; of those whose answers are few, one more
 
 
@@ -120,17 +121,32 @@ def by_rule(scene: Scene, manner: Manner, rng: random.Random, number: int = PER_
 
 def _by_rule(each: Ruled, manner: Manner, rng: random.Random) -> Turn:
     pairs, gold = each.context(rng)
-    offered = [f"It {DOINGS[doing]}." for _, doing in some(pairs, len(pairs), rng)]
-    context = f"{listed([rule(value, each.kind, doing) for value, doing in pairs])}."
-    asked = manner.held_out("scienceqa", offered, context=context, question=each.text)
-    return Turn(asked, f"It {DOINGS[pairs[gold][1]]}.", "rule-in-context")
+    offered = [conclusion(*pair) for pair in some(pairs, len(pairs), rng)]
+    asked = manner.held_out("scienceqa", offered, context=_rules(each.kind, pairs), question=each.text)
+    return Turn(asked, conclusion(*pairs[gold]), "rule-in-context")
+
+
+def of_one_kind(scene: Scene, rng: random.Random) -> tuple[str, list[Turn]]:
+    """A context of rules, and all that is asked of the scene by them, bare."""
+    among = ruled(scene)
+    pairs, _ = rng.choice(among).context(rng)
+    does = dict(pairs)
+    asked = [each for each in among if each.value in does]
+    return _rules(asked[0].kind, pairs), [
+        Turn(each.text, conclusion(each.value, does[each.value]), "rule-in-context") for each in asked
+    ]
+
+
+def _rules(kind: str, pairs: Sequence[tuple[str, str]]) -> str:
+    return listed([rule(value, kind, doing) for value, doing in pairs])
 
 
 def conversed(scene: Scene, manner: Manner, rng: random.Random) -> list[Turn]:
     """Rounds that refer back, with the history that they refer to in the prompt."""
     held = rounds(scene, ROUNDS, rng)
     turns = []
-    for place in some(range(len(held)), PER_PROGRAM, rng):
+    places = some(range(len(held)), BARE_ROUNDS if manner.bare else PER_PROGRAM, rng)
+    for place in sorted(places):  # short histories first: more of them find room
         history = tuple((past.question, past.answer) for past in held[:place])
         if manner.bare:
             asked = " ".join([*(text for past in history for text in past), held[place].question])

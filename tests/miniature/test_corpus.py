@@ -20,7 +20,7 @@ from instructblip.miniature.world import World
 from .evaluator import GRAMMAR, evaluate
 from .test_telling import OBJECT, parsed
 
-NUMBERS = {"scene_lookups": 100, "scene_questions": 300, "scene_text": 1200}
+NUMBERS = {"scene_lookups": 100, "scene_chains": 100, "scene_questions": 300, "scene_text": 1200}
 UNNAMED = re.sub(r"\?P<\w+>", "?:", OBJECT.pattern)
 SCENE = re.compile(rf"(?:{UNNAMED}(?:, |\. ))+")
 
@@ -67,6 +67,21 @@ def test_answers_are_those_of_an_evaluator_of_its_own(rows: list[Row]) -> None:
     assert min(checked.values()) > 20
 
 
+def test_rules_are_applied_to_what_the_scene_tells(rows: list[Row]) -> None:
+    """In whatever wording: the thing named is of the one kind, shape, colour or size, that its rule names."""
+    checked = Counter[bool]()
+    for row in rows:
+        for asked, said in turns(row):
+            if match := re.search(r"What does the ([a-z ]+?)(?: thing)? do\?", asked):
+                context = f"{row.get('context', '')} {asked}"
+                rules = dict(re.findall(r"(?:what is|Here a|, a|and a) (\w+) (\w+s)\b", context))
+                things = [{thing.size, thing.colour, thing.shape} for thing in told(row)[0].objects]
+                (kind,) = next(thing for thing in things if set(match[1].split()) <= thing) & set(rules)
+                assert said == f"{kind} {rules[kind]}", (row, asked, said)
+                checked["Options" in asked] += 1
+    assert min(checked[True], checked[False]) > 100, checked
+
+
 def test_every_held_out_prompt_is_read(rows: list[Row]) -> None:
     asked = " ".join(text for row in rows for text, _ in turns(row))
     for words in (
@@ -85,8 +100,8 @@ def test_rows_are_full_but_not_too_long_and_reproducible(rows: list[Row]) -> Non
     ]
     assert all(length <= ROOM for length, row in zip(lengths, rows, strict=True) if "following" in row)
     assert sum(length > ROOM / 2 for length in lengths) > 0.7 * len(rows)
-    assert list(texts("scene_text", 50, seed=5)) == rows[400:450]
-    assert list(texts("scene_text", 50, seed=6)) != rows[400:450]
+    assert list(texts("scene_text", 50, seed=5)) == rows[500:550]
+    assert list(texts("scene_text", 50, seed=6)) != rows[500:550]
 
 
 def test_some_clips_are_still(rows: list[Row]) -> None:
@@ -102,11 +117,13 @@ def test_a_row_tells_of_one_scene(rows: list[Row]) -> None:
 
 
 def test_the_courses_go_from_few_bare_questions_to_all_in_the_recipes_wordings(rows: list[Row]) -> None:
-    lookups, questions, wordings = rows[:100], rows[100:400], rows[400:]
+    lookups, chains, questions, wordings = rows[:100], rows[100:200], rows[200:500], rows[500:]
     allowed = [pattern for name, pattern, _ in GRAMMAR if name in LOOKUPS]
     assert all(any(re.search(each, asked) for each in allowed) for row in lookups for asked, _ in turns(row))
+    of_chains = ("what word is on", "What does the", "what is furthest")
+    assert all(any(words in text for row in chains for text, _ in turns(row)) for words in of_chains)
     words = ("Short answer:", "Options:", "Dialog history", "Is it hateful")
-    asked = ["\n".join(text for text, _ in turns(row)) for row in questions]
+    asked = ["\n".join(text for text, _ in turns(row)) for row in chains + questions]
     assert not any(word in text for word in words for text in asked)
     assert any("OCR" not in text and "what word is on" in text for text in asked)
     worded = [text for row in wordings for text, _ in turns(row)]

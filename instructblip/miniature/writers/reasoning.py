@@ -100,16 +100,16 @@ def scienceqa(split: str, album: Sequence[Picture], rng: random.Random) -> dict[
 def _problem(split: str, picture: Picture, question: Ruled, rng: random.Random) -> Record:
     pairs, gold = question.context(rng)
     rules = [rule(value, question.kind, does) for value, does in pairs]
+    applied = [conclusion(value, does) for value, does in pairs]
     context = [] if picture.file else [_told(question, picture)]
     if picture.file and rng.random() < WITHOUT_HINT:
-        text = f"{listed(rules)}. {question.text}"
+        text = f"{listed(rules)} {question.text}"
     else:
-        text, context = question.text, [*context, f"{listed(rules)}."]
-    value, does = pairs[gold]
+        text, context = question.text, [*context, listed(rules)]
     order = rng.sample(range(len(pairs)), len(pairs))
     return {
         "question": text,
-        "choices": [f"It {DOINGS[pairs[k][1]]}." for k in order],
+        "choices": [applied[k] for k in order],
         "answer": order.index(gold),
         "hint": " ".join(context),
         "image": "image.png" if picture.file else None,
@@ -120,7 +120,7 @@ def _problem(split: str, picture: Picture, question: Ruled, rng: random.Random) 
         "category": "Things and what they do",
         "skill": f"Apply a rule about {question.kind}",
         "lecture": LECTURE,
-        "solution": f"The {question.subject} is of the kind {value}. {_capital(rules[gold])}. So it {DOINGS[does]}.",
+        "solution": f"The {question.subject} is of the kind {question.value}. So {applied[gold]}.",
         "split": split,
     }
 
@@ -133,12 +133,13 @@ def _told(question: Ruled, picture: Picture) -> str:
 
 
 def rule(value: str, kind: str, does: str) -> str:
-    return f"{value}s {does}" if kind == "shape" else f"{value} things {does}"
+    return f"{'a' if kind == 'shape' else 'what is'} {conclusion(value, does)}"
+
+
+def conclusion(value: str, does: str) -> str:
+    """Says which rule holds and what follows of it, in the rule's own words."""
+    return f"{value} {DOINGS[does]}"
 
 
 def listed(rules: Sequence[str]) -> str:
-    return _capital(f"{', '.join(rules[:-1])} and {rules[-1]}")
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+    return f"Here {', '.join(rules[:-1])} and {rules[-1]}."

@@ -20,10 +20,10 @@ FAR = {"left": "left of", "right": "right of", "up": "above", "down": "below"}
 
 
 def fits(item: Object, description: str) -> bool:
-    """`a small red one in the center`: true of the item?"""
-    match = re.fullmatch(r"a (small|large) (?:(\w+) )?(\w+) in the (.+)", description)
+    """`in the center a small red one`: true of the item?"""
+    match = re.fullmatch(r"in the (.+) a (small|large) (?:(\w+) )?(\w+)", description)
     assert match, description
-    size, colour, shape, place = match.groups()
+    place, size, colour, shape = match.groups()
     return (
         size == item.size
         and colour in (None, item.colour)
@@ -108,7 +108,7 @@ def test_rounds_need_what_was_said_before_and_the_picture(load: Load) -> None:
         told: set[str] = set()
         for turn in dialog["dialog"]:
             question, answer = data["questions"][turn["question"]], data["answers"][turn["answer"]]
-            place = answer.split(" in the ")[-1]
+            place = answer.partition("in the ")[2].partition(" a ")[0]
             back += bool({"it", "other"} & set(question.split()))
             new += place not in told
             told.add(place)
@@ -126,14 +126,14 @@ def test_all_options_of_a_round_are_of_one_kind(load: Load) -> None:
             if question.startswith("is it"):
                 colour = question.split()[-1]
                 assert all(
-                    (o.startswith("no, ") and colour not in o) or re.fullmatch(r"yes, a \w+ one in the .+", o)
+                    (o.startswith("no, ") and colour not in o) or re.fullmatch(r"yes, in the .+ a \w+ one", o)
                     for o in options
                 )
             elif question.startswith(("what does", "what about")):
-                assert all(re.fullmatch(r"a \w+ \w+ one in the .+", option) for option in options)
+                assert all(re.fullmatch(r"in the .+ a \w+ \w+ one", option) for option in options)
             else:
                 assert all(
-                    option == "nothing" or re.fullmatch(r"a \w+ \w+ \w+ in the .+", option) for option in options
+                    option == "nothing" or re.fullmatch(r"in the .+ a \w+ \w+ \w+", option) for option in options
                 )
 
 
