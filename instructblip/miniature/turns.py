@@ -30,7 +30,7 @@ from instructblip.miniature.reasoning import Ruled, comparing, counting, ruled, 
 from instructblip.miniature.scenes import Scene
 from instructblip.miniature.telling import tell_word
 from instructblip.miniature.writers.dialogues import ROUNDS
-from instructblip.miniature.writers.reasoning import conclusion, listed, rule
+from instructblip.miniature.writers.reasoning import conclusion, told_rules
 
 PROFILE = "paper"
 LOOKUPS = ("colour-of", "what-at", "where")  # the questions that one object's words answer
@@ -122,7 +122,7 @@ def by_rule(scene: Scene, manner: Manner, rng: random.Random, number: int = PER_
 def _by_rule(each: Ruled, manner: Manner, rng: random.Random) -> Turn:
     pairs, gold = each.context(rng)
     offered = [conclusion(*pair) for pair in some(pairs, len(pairs), rng)]
-    asked = manner.held_out("scienceqa", offered, context=_rules(each.kind, pairs), question=each.text)
+    asked = manner.held_out("scienceqa", offered, context=told_rules(each.kind, pairs), question=each.text)
     return Turn(asked, conclusion(*pairs[gold]), "rule-in-context")
 
 
@@ -132,13 +132,9 @@ def of_one_kind(scene: Scene, rng: random.Random) -> tuple[str, list[Turn]]:
     pairs, _ = rng.choice(among).context(rng)
     does = dict(pairs)
     asked = [each for each in among if each.value in does]
-    return _rules(asked[0].kind, pairs), [
+    return told_rules(asked[0].kind, pairs), [
         Turn(each.text, conclusion(each.value, does[each.value]), "rule-in-context") for each in asked
     ]
-
-
-def _rules(kind: str, pairs: Sequence[tuple[str, str]]) -> str:
-    return listed([rule(value, kind, doing) for value, doing in pairs])
 
 
 def conversed(scene: Scene, manner: Manner, rng: random.Random) -> list[Turn]:

@@ -99,13 +99,12 @@ def scienceqa(split: str, album: Sequence[Picture], rng: random.Random) -> dict[
 
 def _problem(split: str, picture: Picture, question: Ruled, rng: random.Random) -> Record:
     pairs, gold = question.context(rng)
-    rules = [rule(value, question.kind, does) for value, does in pairs]
-    applied = [conclusion(value, does) for value, does in pairs]
+    rules, applied = told_rules(question.kind, pairs), [conclusion(*pair) for pair in pairs]
     context = [] if picture.file else [_told(question, picture)]
     if picture.file and rng.random() < WITHOUT_HINT:
-        text = f"{listed(rules)} {question.text}"
+        text = f"{rules} {question.text}"
     else:
-        text, context = question.text, [*context, listed(rules)]
+        text, context = question.text, [*context, rules]
     order = rng.sample(range(len(pairs)), len(pairs))
     return {
         "question": text,
@@ -132,14 +131,12 @@ def _told(question: Ruled, picture: Picture) -> str:
     return f"There is {with_article(f'{item.size} {item.name}')}."
 
 
-def rule(value: str, kind: str, does: str) -> str:
-    return f"{'a' if kind == 'shape' else 'what is'} {conclusion(value, does)}"
+def told_rules(kind: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """`Here what is red flies and what is blue sings.`, of pairs of a value of the kind and what its things do."""
+    *rules, last = [f"{'a' if kind == 'shape' else 'what is'} {conclusion(*pair)}" for pair in pairs]
+    return f"Here {', '.join(rules)} and {last}."
 
 
 def conclusion(value: str, does: str) -> str:
     """Says which rule holds and what follows of it, in the rule's own words."""
     return f"{value} {DOINGS[does]}"
-
-
-def listed(rules: Sequence[str]) -> str:
-    return f"Here {', '.join(rules[:-1])} and {rules[-1]}."
