@@ -48,7 +48,7 @@ def show_tables(config: ReportConfig, console: Console) -> None:
         for sheet in page.sheets:
             console.print(*shown(sheet), sep="\n")
         written = write(page, Path(config.paths.runs) / "report")
-        console.print("Written:", *written, end="\n\n", markup=False, highlight=False)
+        console.print("Written:", *written, end="\n\n", markup=False, highlight=False, soft_wrap=True)
     for line in outdated(found):
         console.print(line, markup=False, highlight=False)
 
@@ -73,7 +73,8 @@ def write_page(config: ReportConfig, console: Console) -> None:
 def look_inside(config: ReportConfig, console: Console) -> None:
     from instructblip.evaluation.lens.looking import look_inside
 
-    console.print(*look_inside(config, Path(config.paths.runs) / "report"), sep="\n", markup=False, highlight=False)
+    lines = look_inside(config, Path(config.paths.runs) / "report")
+    console.print(*lines, sep="\n", markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
