@@ -87,7 +87,7 @@ def web_caption(scene: Scene, other: Scene, rng: random.Random) -> str:
         some = len(scene.objects) - 1
         partial = some > 0 and rng.random() < 0.5
         scene = Scene(tuple(rng.sample(scene.objects, rng.randint(1, some)))) if partial else other
-    return captions(scene, rng, number=1)[0]
+    return rng.choice(captions(scene, rng))  # of any detail: most of what the backbone is aligned on is such captions
 
 
 def write_llava_pretrain(tree: Path, world: World) -> None:
