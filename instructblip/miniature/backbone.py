@@ -38,7 +38,7 @@ POINTS = 40  # of a loss curve
 HELD_BACK = 0.03  # of the rows, whose loss and answers say how good a part is
 OWN = {"llama": (), "t5": ("miniature/backbone_t5",)}  # what a family learns with besides `miniature/backbone`
 PACE = {"llama": 1.0, "t5": 0.5}  # of a course's steps: what an encoder reads in both directions is found sooner
-STEPS = {"vision": 2000, "stage1": 1200, "stage2_llama": 2000, "stage2_t5": 2000}  # of what is trained on pictures
+STEPS = {"vision": 2000, "stage1": 3000, "stage2_llama": 2000, "stage2_t5": 2000}  # of what is trained on pictures
 SMALLEST = 8  # of rows or steps, whatever the share
 WORLD = 8000  # plus the backbone's seed: no other world is rendered with these
 
@@ -120,11 +120,13 @@ def teach(shop: Workshop, family: str) -> None:
         run = course_run(recipe, family)
         last = recipe == list(COURSES)[-1]
         after = shop.file(family) if last else shop.folder / f"{run}.safetensors"
-        settings = [f"model.llm.weights={before}"]
-        settings += [f"mixture.recipes=[{RECIPES}/{recipe}.yaml]", f"steps={shop.part(PACE[family] * course.steps)}"]
+        settings = [f"model.llm.weights={before}", f"mixture.recipes=[{RECIPES}/{recipe}.yaml]"]
         settings += [f"{size}={course.batch}" for size in ("batch_size", "group_size")]
         settings += [] if last else ["optim.min_lr=${optim.lr}"]  # the rate falls in the last course alone
-        train(shop, run, Role.language, OWN[family], settings)
+        for steps in sorted({shop.part(PACE[family] * course.steps * quarters / 4) for quarters in range(4, 9)}):
+            train(shop, run, Role.language, OWN[family], [*settings, f"steps={steps}", "allow_change=[steps]"])
+            if points(shop.runs / run / "metrics.csv")[-1][1] <= course.enough:
+                break
         ship(shop, run, after, "llm")
         before = str(after)
 
@@ -195,10 +197,15 @@ def write_card(shop: Workshop) -> None:
 
 
 def curve(metrics: Path) -> list[tuple[int, float]]:
-    """Steps and training losses of a run, at most POINTS of them."""
+    """The loss of a run, at most POINTS of it."""
+    found = points(metrics)
+    return found[:: max(1, len(found) // POINTS)]
+
+
+def points(metrics: Path) -> list[tuple[int, float]]:
+    """Steps and training losses, each the mean since the one before."""
     with metrics.open(encoding="utf-8") as lines:
-        points = [(int(row["step"]), round(float(row["train/loss"]), 4)) for row in csv.DictReader(lines)]
-    return points[:: max(1, len(points) // POINTS)]
+        return [(int(row["step"]), round(float(row["train/loss"]), 4)) for row in csv.DictReader(lines)]
 
 
 def write_texts(folder: Path, recipe: str, number: int, seed: int) -> None:

@@ -127,13 +127,18 @@ def memes(manner: Manner, role: Role, rng: random.Random) -> Told:
 
 
 class Course(NamedTuple):
-    """What a language model learns at a time: kinds of rows, how often each, the share of bare ones; and how long."""
+    """What a language model learns at a time: kinds of rows, how often each, the share of bare ones; and how long.
+
+    Seeds need more or fewer steps until look-ups form, all at once: up to twice as many, in quarters, until the
+    training loss is `enough`.
+    """
 
     kinds: Mapping[Maker, float]
     bare: float
     rows: int
     steps: int
     batch: int  # rows of a step
+    enough: float = float("inf")
 
 
 EVERYTHING: dict[Maker, float] = {  # those with few or hard questions more often
@@ -143,7 +148,7 @@ EVERYTHING: dict[Maker, float] = {  # those with few or hard questions more ofte
 CHAINS: dict[Maker, float] = {conversed: 1.5, ruled: 1.2, printed: 0.6, lookups: 0.3}  # where one look-up needs another
 COURSES = {  # by recipe, in this order: with everything at once, where to look is learnt many times more slowly
     "scene_lookups": Course({lookups: 1.0}, bare=1.0, rows=25_000, steps=700, batch=32),
-    "scene_chains": Course(CHAINS, bare=1.0, rows=66_000, steps=2000, batch=32),
+    "scene_chains": Course(CHAINS, bare=1.0, rows=66_000, steps=2000, batch=32, enough=0.05),
     "scene_questions": Course(EVERYTHING, bare=1.0, rows=40_000, steps=2500, batch=16),
     "scene_text": Course(EVERYTHING, bare=0.5, rows=40_000, steps=3000, batch=16),
 }

@@ -43,7 +43,9 @@ def opened(config: TrainConfig) -> Iterator[Path]:
 
 
 def is_finished(config: TrainConfig) -> bool:
-    return (Path(config.paths.runs) / config.name / "finished.json").is_file()
+    """Whether the run has all the steps that are asked for; one of fewer goes on with allow_change=[steps]."""
+    path = Path(config.paths.runs) / config.name / "finished.json"
+    return path.is_file() and bool(read_json(path)["steps"] >= config.steps)
 
 
 def read_config(folder: Path) -> TrainConfig:

@@ -43,6 +43,8 @@ def test_the_chain_makes_files_that_a_model_is_built_of(tmp_path: Path) -> None:
     assert all(losses and losses[0][1] > 0 for losses in card["losses"].values())
     assert {"llama what-at", "t5 where"} <= set(card["lacking"])  # a two-hundredth has learnt nothing
     assert f"too little of {card['lacking'][0]}" in said
+    steps = {run: losses[-1][0] for run, losses in card["losses"].items()}
+    assert (steps["lookups-llama"], steps["chains-llama"]) == (8, 20)  # what is not learnt has twice its steps of ten
     for each in ("llama", "t5"):
         config = composed(
             "train", "experiment=miniature", f"model=miniature_{each}",

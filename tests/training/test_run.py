@@ -74,8 +74,9 @@ def test_other_processes_of_the_run_neither_lock_nor_write(tiny: Tiny, monkeypat
 def test_finished_is_what_finished_json_says(tiny: Tiny) -> None:
     config = tiny()
     assert not is_finished(config)
-    write_json(Path(config.paths.runs) / config.name / "finished.json", {})
+    write_json(Path(config.paths.runs) / config.name / "finished.json", {"steps": config.steps})
     assert is_finished(config)
+    assert not is_finished(tiny(f"steps={config.steps + 1}"))
 
 
 def test_a_run_goes_on_only_over_its_own_data(tiny: Tiny) -> None:
