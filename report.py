@@ -48,9 +48,9 @@ def show_tables(config: ReportConfig, console: Console) -> None:
         for sheet in page.sheets:
             console.print(*shown(sheet), sep="\n")
         written = write(page, Path(config.paths.runs) / "report")
-        console.print("Written:", *written, end="\n\n", markup=False, highlight=False, soft_wrap=True)
+        console.out("Written:", *written, end="\n\n", highlight=False)
     for line in outdated(found):
-        console.print(line, markup=False, highlight=False)
+        console.out(line, highlight=False)
 
 
 def write_page(config: ReportConfig, console: Console) -> None:
@@ -67,14 +67,13 @@ def write_page(config: ReportConfig, console: Console) -> None:
         found = results(config.runs, place)
         path = write_report(config, found, place / "report")
         console.print(*standings(found, config.draws), sep="\n")
-    console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
+    console.out(f"Written: {path}", highlight=False)
 
 
 def look_inside(config: ReportConfig, console: Console) -> None:
     from instructblip.evaluation.lens.looking import look_inside
 
-    lines = look_inside(config, Path(config.paths.runs) / "report")
-    console.print(*lines, sep="\n", markup=False, highlight=False, soft_wrap=True)
+    console.out(*look_inside(config, Path(config.paths.runs) / "report"), sep="\n", highlight=False)
 
 
 if __name__ == "__main__":
