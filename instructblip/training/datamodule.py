@@ -33,7 +33,7 @@ from instructblip.training.checkpoint import inherited
 from instructblip.training.selection import Selection, select
 from instructblip.training.signals import outlive_the_job
 
-HASHED_STEPS = 20  # of the stream: runs that differ here saw different data
+HASHED_STEPS = 20  # of the stream, however long the run: those that differ here saw different data
 LOOKED_UP = 256  # rows of each table whose pictures are looked for at the start (ours); all others when they are read
 WORKER_TIMEOUT = 300  # seconds without a step before a hung data worker is an error
 
@@ -143,11 +143,7 @@ class StepData(LightningDataModule):
         """What was trained on: recipe and table hashes, and the hash of the stream's first steps."""
         tables = dict(zip(self.data.names, self.data.manifests, strict=True))
         hashes = {recipe.name: fingerprint(recipe) for recipe in self.data.recipes}
-        facts = {
-            "recipes": hashes,
-            "tables": tables,
-            "stream": stream_hash(self.reader, 0, min(HASHED_STEPS, self.config.steps)),
-        }
+        facts = {"recipes": hashes, "tables": tables, "stream": stream_hash(self.reader, 0, HASHED_STEPS)}
         selection = self.data.selection
         return facts | ({} if selection.source is SelectionSource.none else {"selection": selection.facts()})
 

@@ -76,6 +76,15 @@ def test_stop_and_resume_equals_never_stopping_to_the_bit(tiny: Tiny, before: in
     assert losses(whole) == losses(parts)
 
 
+def test_a_finished_run_takes_more_steps(tiny: Tiny) -> None:
+    """At a constant rate, to the bit what one run of as many steps gives."""
+    common = ["optim.min_lr=${optim.lr}", "resume=auto", "allow_change=[steps]"]
+    whole = train(tiny(*common, "name=whole", "steps=6"))
+    train(tiny(*common, "name=more", "steps=3"))
+    more = train(tiny(*common, "name=more", "steps=6"))
+    assert same(weights(whole), weights(more)) and losses(whole) == losses(more)
+
+
 def stopped_at(step: int, config: TrainConfig) -> None:
     """Trains until after step `step`, then dies; what came after the last checkpoint is lost."""
     from instructblip.training.module import TrainingModule
