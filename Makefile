@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[video,captions,audit,demo,dev]'
 	touch $@
 
-train: setup  ## the paper's line on the embedded world: prepare, tune, evaluate, report (5 to 10 min)
+train: setup  ## the paper's line on the embedded world: prepare, tune, evaluate, report (about 8 min)
 	$(BIN)/python prepare.py paths=miniature miniature=0 recipe=all check_counts=false
 	$(MAKE) --no-print-directory --jobs=2 scores
 	$(BIN)/python report.py html=true 'runs=[$(TUNED),$(CAPTIONS)]'
