@@ -118,11 +118,9 @@ def teach(shop: Workshop, family: str) -> None:
     before = "null"
     for recipe, course in COURSES.items():
         run = course_run(recipe, family)
-        last = recipe == list(COURSES)[-1]
-        after = shop.file(family) if last else shop.folder / f"{run}.safetensors"
+        after = shop.file(family) if recipe == list(COURSES)[-1] else shop.folder / f"{run}.safetensors"
         settings = [f"model.llm.weights={before}", f"mixture.recipes=[{RECIPES}/{recipe}.yaml]"]
-        settings += [f"{size}={course.batch}" for size in ("batch_size", "group_size")]
-        settings += [] if last else ["optim.min_lr=${optim.lr}"]  # the rate falls in the last course alone
+        settings += [f"batch_size={course.batch}", f"group_size={course.batch}", f"optim.min_lr={course.min_lr}"]
         for steps in sorted({shop.part(PACE[family] * course.steps * quarters / 4) for quarters in range(4, 9)}):
             train(shop, run, Role.language, OWN[family], [*settings, f"steps={steps}", "allow_change=[steps]"])
             if points(shop.runs / run / "metrics.csv")[-1][1] <= course.enough:

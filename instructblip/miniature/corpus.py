@@ -33,7 +33,7 @@ Maker = Callable[[Manner, Role, random.Random], Told]
 BLANK = "blank.jpg"  # the stream wants a picture with every row
 ROOM = 184  # tokens of a row: those of a step are padded to the longest
 RULES = 8  # asked of one scene, as far as there is room
-LONG = 0.15  # of the plain scenes are described as well
+LONG = 0.25  # of the plain scenes are described as well
 ALIGNMENT = Sizes(  # of the world whose pictures the vision encoder and the Q-Former are aligned on
     scale=0.02,
     given={
@@ -41,6 +41,9 @@ ALIGNMENT = Sizes(  # of the world whose pictures the vision encoder and the Q-F
         "vizwiz_val": 2000, "vsr_test": 400, "visdial_val": 1500,
     },
 )  # fmt: skip
+
+
+printed_on = partial(sample, counts=(2, 3, 4), words=(1, 2, 3))  # words to tell apart
 
 
 def spared(draw: Draw, role: Role, rng: random.Random) -> Scene:
@@ -76,8 +79,14 @@ def ruled(manner: Manner, role: Role, rng: random.Random) -> Told:
     return f"{tell(scene.objects)} {context}", rng.sample(said, len(said)) + looked_up
 
 
+def described(manner: Manner, role: Role, rng: random.Random) -> Told:
+    """A caption follows the scene unasked, so that queries which tell a scene are described by themselves."""
+    scene = spared(sample, role, rng)
+    return tell(scene.objects), turns.described(scene, rng)
+
+
 def lettered(manner: Manner, role: Role, rng: random.Random) -> Told:
-    scene = spared(partial(sample, counts=(2, 3, 4), words=(1, 2, 3)), role, rng)
+    scene = spared(printed_on, role, rng)
     said = turns.lettered(scene, manner, rng)
     said += [] if manner.bare else turns.captioned(scene, "list-objects-and-words", rng, LETTERED)
     others = turns.plain(scene, manner, rng)  # as far as there is room
@@ -86,7 +95,7 @@ def lettered(manner: Manner, role: Role, rng: random.Random) -> Told:
 
 def printed(manner: Manner, role: Role, rng: random.Random) -> Told:
     """Words alone, of several things."""
-    scene = spared(partial(sample, counts=(2, 3, 4), words=(2, 3)), role, rng)
+    scene = spared(printed_on, role, rng)
     said = turns.lettered(scene, manner, rng)
     return tell(scene.objects), rng.sample(said, len(said))
 
@@ -129,8 +138,8 @@ def memes(manner: Manner, role: Role, rng: random.Random) -> Told:
 class Course(NamedTuple):
     """What a language model learns at a time: kinds of rows, how often each, the share of bare ones; and how long.
 
-    Seeds need more or fewer steps until look-ups form, all at once: up to twice as many, in quarters, until the
-    training loss is `enough`.
+    Look-ups form at a high rate, all at once, and what is built of them at a falling one. Seeds need more or fewer
+    steps until then: up to twice as many, in quarters, until the training loss is `enough`.
     """
 
     kinds: Mapping[Maker, float]
@@ -138,19 +147,20 @@ class Course(NamedTuple):
     rows: int
     steps: int
     batch: int  # rows of a step
+    min_lr: float  # what the rate falls to
     enough: float = float("inf")
 
 
 EVERYTHING: dict[Maker, float] = {  # those with few or hard questions more often
-    plain: 8.0, moving: 6.0, conversed: 6.0, lettered: 5.0, ruled: 5.0, covers: 2.0, memes: 1.2, photographed: 1.0,
-    striped: 0.3,
+    plain: 8.0, conversed: 8.0, moving: 6.0, ruled: 6.0, lettered: 5.0, covers: 3.0, described: 2.0, memes: 1.2,
+    photographed: 1.0, striped: 0.3,
 }  # fmt: skip
-CHAINS: dict[Maker, float] = {conversed: 1.5, ruled: 1.2, printed: 0.6, lookups: 0.3}  # where one look-up needs another
+CHAINS: dict[Maker, float] = {conversed: 1.5, ruled: 1.2, printed: 0.8, lookups: 0.3}  # where one look-up needs another
 COURSES = {  # by recipe, in this order: with everything at once, where to look is learnt many times more slowly
-    "scene_lookups": Course({lookups: 1.0}, bare=1.0, rows=25_000, steps=700, batch=32),
-    "scene_chains": Course(CHAINS, bare=1.0, rows=66_000, steps=2000, batch=32, enough=0.05),
-    "scene_questions": Course(EVERYTHING, bare=1.0, rows=40_000, steps=2500, batch=16),
-    "scene_text": Course(EVERYTHING, bare=0.5, rows=40_000, steps=3000, batch=16),
+    "scene_lookups": Course({lookups: 1.0}, bare=1.0, rows=25_000, steps=700, batch=32, min_lr=2e-3),
+    "scene_chains": Course(CHAINS, bare=1.0, rows=66_000, steps=2000, batch=32, min_lr=5e-4, enough=0.05),
+    "scene_questions": Course(EVERYTHING, bare=1.0, rows=40_000, steps=2500, batch=16, min_lr=5e-4),
+    "scene_text": Course(EVERYTHING, bare=0.5, rows=56_000, steps=3500, batch=16, min_lr=1e-5),
 }
 
 
@@ -172,7 +182,7 @@ def _row(shown: str, said: Sequence[Turn]) -> Row:
     kept = [turn for turn in said if (room := room - _length(turn.asked) - _length(turn.said)) >= 0] or said[:1]
     first, *others = kept
     if not others:
-        return {"image": BLANK, "instruction": f"{shown} {first.asked}", "response": first.said}
+        return {"image": BLANK, "instruction": f"{shown} {first.asked}".strip(), "response": first.said}
     following = [(turn.asked, turn.said) for turn in others]
     return {
         "image": BLANK, "context": shown, "instruction": first.asked, "response": first.said, "following": following,

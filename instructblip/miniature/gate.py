@@ -148,7 +148,7 @@ def perplexity(model: InstructBlip, collator: Collator, seed: int = 0, number: i
 
 
 def _row(shown: str, said: Sequence[Turn]) -> Row | None:
-    return Row(Example(f"{shown} {said[0].asked}", said[0].said, "corpus", "", ""), 0) if said else None
+    return Row(Example(f"{shown} {said[0].asked}".strip(), said[0].said, "corpus", "", ""), 0) if said else None
 
 
 def _parts(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -113,6 +113,11 @@ def captions(scene: Scene, rng: random.Random, number: int = 5, grammar: Grammar
     ]
 
 
+def caption(scene: Scene, rng: random.Random, grammar: Grammar = LISTED) -> str:
+    """One of any detail."""
+    return rng.choice(captions(scene, rng, grammar=grammar))
+
+
 def _caption(scene: Scene, wording: str, detail: Callable[[Object], str], joiner: str, rng: random.Random) -> str:
     phrases = [with_article(detail(item)) for item in rng.sample(scene.objects, len(scene.objects))]
     listed = joiner.join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))

@@ -25,7 +25,7 @@ from instructblip.miniature.drawing import Look
 from instructblip.miniature.knowledge import known_fact
 from instructblip.miniature.lettering import read, word_on
 from instructblip.miniature.memes import Meme
-from instructblip.miniature.programs import PROGRAMS, Grammar, captions
+from instructblip.miniature.programs import PROGRAMS, Grammar, caption
 from instructblip.miniature.reasoning import Ruled, comparing, counting, ruled, statements, two_hop
 from instructblip.miniature.scenes import Scene
 from instructblip.miniature.telling import tell_word
@@ -153,8 +153,12 @@ def conversed(scene: Scene, manner: Manner, rng: random.Random) -> list[Turn]:
 
 
 def captioned(scene: Scene, program: str, rng: random.Random, grammar: Grammar) -> list[Turn]:
-    (caption,) = captions(scene, rng, number=1, grammar=grammar)
-    return [Turn(WORDED.held_in("caption", rng), caption, program)]
+    return [Turn(WORDED.held_in("caption", rng), caption(scene, rng, grammar), program)]
+
+
+def described(scene: Scene, rng: random.Random) -> list[Turn]:
+    """A caption without being asked for one, as the second stage has the language model say it."""
+    return [Turn("", caption(scene, rng), "list-objects")]
 
 
 def spoken(scene: Scene, rng: random.Random) -> list[Turn]:

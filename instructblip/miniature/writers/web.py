@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.parquet
 
 from instructblip.miniature.albums import Picture
-from instructblip.miniature.programs import captions
+from instructblip.miniature.programs import caption
 from instructblip.miniature.scenes import SIDE, Scene
 from instructblip.miniature.world import World, write_json
 from instructblip.miniature.writers.official import Record
@@ -87,7 +87,7 @@ def web_caption(scene: Scene, other: Scene, rng: random.Random) -> str:
         some = len(scene.objects) - 1
         partial = some > 0 and rng.random() < 0.5
         scene = Scene(tuple(rng.sample(scene.objects, rng.randint(1, some)))) if partial else other
-    return rng.choice(captions(scene, rng))  # of any detail: most of what the backbone is aligned on is such captions
+    return caption(scene, rng)
 
 
 def write_llava_pretrain(tree: Path, world: World) -> None:
