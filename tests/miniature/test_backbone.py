@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from instructblip.models.instructblip import build
@@ -45,6 +46,8 @@ def test_the_chain_makes_files_that_a_model_is_built_of(tmp_path: Path) -> None:
     assert f"too little of {card['lacking'][0]}" in said
     steps = {run: losses[-1][0] for run, losses in card["losses"].items()}
     assert (steps["lookups-llama"], steps["chains-llama"]) == (8, 20)  # what is not learnt has twice its steps of ten
+    rates = [OmegaConf.load(tmp_path / f"runs/{course}-llama/config.yaml").optim.min_lr for course in COURSES]
+    assert rates[0] > rates[1] > rates[3]  # look-ups form at a high rate, what is built of them at a falling one
     for each in ("llama", "t5"):
         config = composed(
             "train", "experiment=miniature", f"model=miniature_{each}",

@@ -104,6 +104,16 @@ def test_rows_are_full_but_not_too_long_and_reproducible(rows: list[Row]) -> Non
     assert list(texts("scene_text", 50, seed=6)) != rows[500:550]
 
 
+def test_captions_are_of_any_detail_and_need_not_be_asked_for(rows: list[Row]) -> None:
+    """The second stage's prompt is empty: there queries alone have to lead to a caption."""
+    unasked = [row for row in rows if re.fullmatch(SCENE, row["instruction"] + " ")]
+    assert len(unasked) > 30 and all("following" not in row for row in unasked)
+    said = [row["response"] for row in unasked]
+    sized = [each for each in said if re.search("small|large", each)]
+    placed = [each for each in said if re.search(" in the ", each)]
+    assert min(len(sized), len(placed)) > 0.08 * len(said) and len(sized) + len(placed) < 0.7 * len(said)
+
+
 def test_some_clips_are_still(rows: list[Row]) -> None:
     """As in the videos, of which a blind model must not learn that something always moves."""
     said = [said for row in rows for asked, said in turns(row) if re.search("is moving|the moving shape", asked)]
