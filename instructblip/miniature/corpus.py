@@ -158,7 +158,7 @@ EVERYTHING: dict[Maker, float] = {  # those with few or hard questions more ofte
 CHAINS: dict[Maker, float] = {conversed: 1.5, ruled: 1.2, printed: 0.8, lookups: 0.3}  # where one look-up needs another
 COURSES = {  # by recipe, in this order: with everything at once, where to look is learnt many times more slowly
     "scene_lookups": Course({lookups: 1.0}, bare=1.0, rows=25_000, steps=700, batch=32, min_lr=2e-3),
-    "scene_chains": Course(CHAINS, bare=1.0, rows=66_000, steps=2000, batch=32, min_lr=5e-4, enough=0.05),
+    "scene_chains": Course(CHAINS, bare=1.0, rows=66_000, steps=2000, batch=32, min_lr=5e-4, enough=0.04),
     "scene_questions": Course(EVERYTHING, bare=1.0, rows=40_000, steps=2500, batch=16, min_lr=5e-4),
     "scene_text": Course(EVERYTHING, bare=0.5, rows=56_000, steps=3500, batch=16, min_lr=1e-5),
 }

@@ -62,18 +62,17 @@ class Share(NamedTuple):
 
 
 def items(seed: int, number: int) -> dict[str, list[Item]]:
-    """By program: `number` of every question program, one of a scene."""
+    """By program: `number` of every question program, of a scene one, so that answers are as frequent as in scenes."""
     rng = random.Random(f"gate/{seed}")
     found: dict[str, list[Item]] = defaultdict(list)
     for make in corpus.EVERYTHING:
         for _ in range(number * 10):
             shown, said = make(WORDED, Role.evaluation, rng)
-            asked = [turn for turn in said if not turn.program.startswith(WRITTEN)]
-            if not asked or all(len(found[turn.program]) >= number for turn in asked):
-                continue
-            turn = min(asked, key=lambda turn: len(found[turn.program]))
-            found[turn.program].append(Item(shown, turn))
-    return dict(found)
+            asked = {turn.program: turn for turn in rng.sample(said, len(said))}
+            for program, turn in asked.items():
+                if not program.startswith(WRITTEN) and len(found[program]) < number:
+                    found[program].append(Item(shown, turn))
+    return {program: asked for program, asked in found.items() if asked}
 
 
 def shares(model: InstructBlip, collator: Collator, seed: int = 0, number: int = ITEMS) -> dict[str, Share]:

@@ -15,23 +15,31 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from instructblip.miniature.scenes import PAIRS, Object, Scene
 
+Detail = Callable[[Object], str]  # how an object is named
+
 
 @dataclass(frozen=True)
 class Grammar:
     """How captions are worded: sentences, ways to name an object (in turn), what joins the last two."""
 
     wordings: tuple[str, ...]
-    details: tuple[Callable[[Object], str], ...]
+    details: tuple[Detail, ...]
     joiner: str = " and "
 
 
-DETAILS: tuple[Callable[[Object], str], ...] = (
-    lambda item: item.name,
-    lambda item: item.name,
-    lambda item: item.name,
-    lambda item: f"{item.size} {item.name}",
-    lambda item: f"{item.name} in the {item.place}",
-)
+def named(item: Object) -> str:
+    return item.name
+
+
+def sized(item: Object) -> str:
+    return f"{item.size} {item.name}"
+
+
+def placed(item: Object) -> str:
+    return f"{item.name} in the {item.place}"
+
+
+DETAILS: tuple[Detail, ...] = (named, named, named, sized, placed)
 LISTED = Grammar(
     (
         "{objects}",
@@ -118,7 +126,7 @@ def caption(scene: Scene, rng: random.Random, grammar: Grammar = LISTED) -> str:
     return rng.choice(captions(scene, rng, grammar=grammar))
 
 
-def _caption(scene: Scene, wording: str, detail: Callable[[Object], str], joiner: str, rng: random.Random) -> str:
+def _caption(scene: Scene, wording: str, detail: Detail, joiner: str, rng: random.Random) -> str:
     phrases = [with_article(detail(item)) for item in rng.sample(scene.objects, len(scene.objects))]
     listed = joiner.join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))
     text = wording.format(objects=listed)

@@ -56,6 +56,18 @@ def test_every_question_program_is_asked_about_scenes_that_nobody_was_told() -> 
     assert items(0, 5) == asked != items(1, 5)
 
 
+def test_answers_are_as_frequent_as_in_the_scenes() -> None:
+    """Still clips are asked nothing else than what moves, and the first round of a dialogue refers to nothing."""
+    asked, everything = items(0, 200), bare(1, 200)
+    still = [
+        sum(turn.said == "none" for turn in turns) / len(turns)
+        for turns in ([item.turn for item in asked["what-moves"]], everything["what-moves"])
+    ]
+    assert abs(still[0] - still[1]) < 0.12, still
+    histories = {item.turn.asked.count("?") for item in asked["coreference"]}
+    assert len(histories) > 5, histories
+
+
 def test_an_answer_counts_when_it_is_the_whole_answer(collator: Collator) -> None:
     asked = [Item("a red star.", Turn(f"Where is {name}?", "top left", "where")) for name in "abcd"]
     prompts = [item.turn.asked for item in asked]
