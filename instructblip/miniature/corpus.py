@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from tokenizers import Tokenizer
 
 from instructblip.miniature import books, turns
-from instructblip.miniature.albums import ALBUMS, SNAPSHOTS, Picture, Sizes, few, many
+from instructblip.miniature.albums import ALBUMS, SNAPSHOTS, Picture, Sizes, few, many, printed_on
 from instructblip.miniature.clips import Clip, moves
 from instructblip.miniature.memes import NAMES, Meme, draw_things
 from instructblip.miniature.programs import LETTERED, LISTED, STRIPED
@@ -41,9 +41,6 @@ ALIGNMENT = Sizes(  # of the world whose pictures the vision encoder and the Q-F
         "vizwiz_val": 2000, "vsr_test": 400, "visdial_val": 1500,
     },
 )  # fmt: skip
-
-
-printed_on = partial(sample, counts=(2, 3, 4), words=(1, 2, 3))  # words to tell apart
 
 
 def spared(draw: Draw, role: Role, rng: random.Random) -> Scene:

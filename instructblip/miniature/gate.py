@@ -72,7 +72,7 @@ def items(seed: int, number: int) -> dict[str, list[Item]]:
             for program, turn in asked.items():
                 if not program.startswith(WRITTEN) and len(found[program]) < number:
                     found[program].append(Item(shown, turn))
-    return {program: asked for program, asked in found.items() if asked}
+    return dict(found)
 
 
 def shares(model: InstructBlip, collator: Collator, seed: int = 0, number: int = ITEMS) -> dict[str, Share]:

@@ -8,40 +8,27 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from instructblip.data.transforms import evaluation_pixels
+from instructblip.miniature.albums import printed_on
 from instructblip.miniature.drawing import PLAIN, Look, render
-from instructblip.miniature.scenes import (
-    COLOURS,
-    GRID,
-    SHAPES,
-    SIZES,
-    WORDS,
-    Draw,
-    Object,
-    Role,
-    Scene,
-    distinct,
-    sample,
-)
+from instructblip.miniature.scenes import COLOURS, GRID, SHAPES, SIZES, WORDS, Object, Role, Scene, distinct
 from instructblip.models.vision import VisionEncoder
 
 FACTORS = ("shape", "colour", "size", "word", "cell", "blur")
 PICTURES = 3000  # of them a third is kept to measure
 BLURRED = 12.0  # pixels: nothing can be told
 RIDGE = 1e-4
-printed: Draw = partial(sample, counts=(2, 3, 4), words=(1, 2, 3))
 
 
 def probe(vision: VisionEncoder, seed: int = 0, pictures: int = PICTURES) -> dict[str, float]:
     """Accuracy of each factor on pictures that the linear maps were not fitted on."""
     rng = random.Random(f"probe/{seed}")
-    scenes = distinct(pictures, Role.evaluation, rng, printed)
+    scenes = distinct(pictures, Role.evaluation, rng, printed_on)
     tokens = encode(vision, scenes, rng)  # (N, P, V)
     cells = by_cell(tokens)  # (N, 9, V of a cell)
     cut = pictures - pictures // 3
