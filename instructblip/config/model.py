@@ -23,6 +23,7 @@ class VisionConfig:
     mean: list[float] = field(default_factory=lambda: [0.48145466, 0.4578275, 0.40821073])  # PAPER C.4
     std: list[float] = field(default_factory=lambda: [0.26862954, 0.26130258, 0.27577711])
     config: dict[str, Any] = field(default_factory=dict)
+    position_range: float | None = None  # what drawn positions deviate by, where not by config.initializer_range
 
 
 @dataclass

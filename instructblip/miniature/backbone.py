@@ -38,7 +38,7 @@ POINTS = 40  # of a loss curve
 HELD_BACK = 0.03  # of the rows, whose loss and answers say how good a part is
 OWN = {"llama": (), "t5": ("miniature/backbone_t5",)}  # what a family learns with besides `miniature/backbone`
 PACE = {"llama": 1.0, "t5": 0.5}  # of a course's steps: what an encoder reads in both directions is found sooner
-STEPS = {"vision": 2000, "stage1": 3000, "stage2_llama": 2000, "stage2_t5": 2000}  # of what is trained on pictures
+STEPS = {"vision": 1000, "stage1": 3000, "stage2_llama": 2000, "stage2_t5": 2000}  # of what is trained on pictures
 SMALLEST = 8  # of rows or steps, whatever the share
 WORLD = 8000  # plus the backbone's seed: no other world is rendered with these
 

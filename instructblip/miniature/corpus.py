@@ -158,6 +158,7 @@ COURSES = {  # by recipe, in this order: with everything at once, where to look 
     "scene_chains": Course(CHAINS, bare=1.0, rows=66_000, steps=2000, batch=32, min_lr=5e-4, enough=0.04),
     "scene_questions": Course(EVERYTHING, bare=1.0, rows=40_000, steps=2500, batch=16, min_lr=5e-4),
     "scene_text": Course(EVERYTHING, bare=0.5, rows=56_000, steps=3500, batch=16, min_lr=1e-5),
+    "scene_dialogues": Course(EVERYTHING | {conversed: 30.0}, bare=0.5, rows=32_000, steps=2000, batch=16, min_lr=1e-5),
 }
 
 

@@ -3,7 +3,8 @@
     python -m instructblip.miniature.gate --weights DIR
 
 prints per program the share of exact answers, greedily written, in the prompts of the recipes; per family the
-perplexity of all responses; what a linear map reads off the frozen patches; and what of it is not enough (exit code 1).
+perplexity of all responses; what a linear map reads off its queries, and off the frozen patches; and what of it is not
+enough (exit code 1).
 Scenes are of the evaluation role: no backbone was told or shown one.
 """
 
@@ -28,7 +29,7 @@ from instructblip.data.collate import Collator, Row
 from instructblip.data.templates import Example
 from instructblip.data.turns import IGNORE
 from instructblip.miniature import corpus
-from instructblip.miniature.probe import probe
+from instructblip.miniature.probe import probe, probe_queries
 from instructblip.miniature.scenes import Role
 from instructblip.miniature.turns import BARE, WORDED, Turn
 from instructblip.models.instructblip import InstructBlip, build
@@ -37,6 +38,7 @@ from instructblip.models.vision import VisionEncoder
 
 FAMILIES = {"llama": "miniature_llama", "t5": "miniature_t5"}  # file name of a language model -> its config
 ENOUGH, ABOVE_PRIOR, READ = 0.9, 0.05, 0.95  # told the scene; not told it; off the patches
+CONVEYED = 0.7  # off the queries, ours: many times chance, where what is thrown away is at it
 ITEMS = 400  # of a program: at a half, two standard errors are 0.05
 KNOWN = 5  # times as many scenes of every kind say what is answered most
 BATCH = 64
@@ -162,8 +164,10 @@ def judged(weights: Path, families: Sequence[str], number: int = ITEMS) -> dict[
         answered = shares(model, collator, number=number)
         found["lacking"] += [f"{family} {name}" for name, share in answered.items() if not share.enough(name)]
         programs = {name: _rounded(share._asdict()) for name, share in sorted(answered.items())}
-        told = {"perplexity": round(perplexity(model, collator, number=number), 3), "programs": programs}
-        found["families"][family] = told
+        queries = probe_queries(aligned(family, weights))
+        found["lacking"] += [f"{family} queries' {name}" for name, value in queries.items() if value < CONVEYED]
+        known = {"perplexity": round(perplexity(model, collator, number=number), 3), "queries": _rounded(queries)}
+        found["families"][family] = known | {"programs": programs}
     factors = probe(vision_encoder(weights))
     found["lacking"] += [f"vision {name}" for name, value in factors.items() if value < READ]
     return found | {"patches": _rounded(factors)}
@@ -183,11 +187,21 @@ def vision_encoder(weights: Path) -> VisionEncoder:
     return build(_config(FAMILIES["llama"], weights, vision="vision"), seed=0).eval().vision
 
 
-def _config(model: str, weights: Path, **parts: str) -> ModelConfig:
-    """Random weights but for the `parts`, named with their files in the folder."""
+def aligned(family: str, weights: Path) -> InstructBlip:
+    """What tuning starts from: queries that read no instruction, after both stages."""
+    between = ["stage1", f"stage2_{family}"]
+    config = _config(FAMILIES[family], weights, between, vision="vision", llm=family)
+    config.qformer.instruction_aware = False
+    return build(config, seed=0).eval()
+
+
+def _config(model: str, weights: Path, between: Sequence[str] = (), **parts: str) -> ModelConfig:
+    """Random weights but for the `parts`, and what is `between` them, named with their files in the folder."""
     files = {"vision": "null", "llm": "null"} | {part: f"{weights}/{name}.safetensors" for part, name in parts.items()}
     given = [f"model.{part}.weights={file}" for part, file in files.items()]
-    config: ModelConfig = composed("train", f"model={model}", *given, "model.init=null", "model.random_init=true").model
+    init = f"[{','.join(f'{weights}/{name}.safetensors' for name in between)}]" if between else "null"
+    drawn = f"model.random_init={not between}".lower()
+    config: ModelConfig = composed("train", f"model={model}", *given, f"model.init={init}", drawn).model
     return config
 
 

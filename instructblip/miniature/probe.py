@@ -1,7 +1,7 @@
-"""What a linear map reads off the frozen patches: the gate of the vision encoder.
+"""What a linear map reads off the frozen patches, the gate of the vision encoder, and off the queries behind them.
 
 A bottleneck can only lose what the encoder has. Scenes are of the evaluation role, under a seed of their own.
-Shapes: N pictures or cells, P patches, V vision width, K classes.
+Shapes: N pictures or cells, P patches, V vision width, Q queries, D width of the language model.
 """
 
 from __future__ import annotations
@@ -16,33 +16,76 @@ from torch import Tensor
 from instructblip.data.transforms import evaluation_pixels
 from instructblip.miniature.albums import printed_on
 from instructblip.miniature.drawing import PLAIN, Look, render
-from instructblip.miniature.scenes import COLOURS, GRID, SHAPES, SIZES, WORDS, Object, Role, Scene, distinct
+from instructblip.miniature.scenes import COLOURS, GRID, SHAPES, SIZES, WORDS, Object, Role, Scene, distinct, sample
+from instructblip.models.instructblip import InstructBlip
 from instructblip.models.vision import VisionEncoder
 
-FACTORS = ("shape", "colour", "size", "word", "cell", "blur")
+OF_A_THING = ("shape", "colour", "size", "word", "cell")
 PICTURES = 3000  # of them a third is kept to measure
+OF_ONE = ("shape", "size", "cell")
+CHOSEN = "red"
+FEW = 600  # of them are enough for what every patch tells
 BLURRED = 12.0  # pixels: nothing can be told
 RIDGE = 1e-4
 
 
 def probe(vision: VisionEncoder, seed: int = 0, pictures: int = PICTURES) -> dict[str, float]:
-    """Accuracy of each factor on pictures that the linear maps were not fitted on."""
+    """Accuracy of each factor on pictures that the linear maps were not fitted on.
+
+    The cell is read off all its patches, `position` of each patch off itself alone: what attends to patches knows no
+    other order of them.
+    """
     rng = random.Random(f"probe/{seed}")
     scenes = distinct(pictures, Role.evaluation, rng, printed_on)
     tokens = encode(vision, scenes, rng)  # (N, P, V)
     cells = by_cell(tokens)  # (N, 9, V of a cell)
     cut = pictures - pictures // 3
     found = {}
-    for factor in FACTORS[:-1]:
+    for factor in OF_A_THING:
         rows = [(place, item) for place, scene in enumerate(scenes) for item in scene.objects]
         features = torch.stack([cells[place, item.cell] for place, item in rows])
         labels = torch.tensor([label(item, factor) for _, item in rows])
         train = torch.tensor([place < cut for place, _ in rows])
         found[factor] = accuracy(features, labels, train)
+    found["position"] = position(tokens[:FEW])
     blurred = torch.cat([tokens, encode(vision, scenes, rng, Look(blur=BLURRED))]).mean(1)  # (2N, V)
     labels = torch.arange(2).repeat_interleave(pictures)
     found["blur"] = accuracy(blurred, labels, torch.arange(pictures).repeat(2) < cut)
     return found
+
+
+def probe_queries(model: InstructBlip, seed: int = 0, pictures: int = PICTURES) -> dict[str, float]:
+    """Accuracy of what the queries tell, unasked, of a thing among others: the only one of its colour."""
+    rng = random.Random(f"queries/{seed}")
+    scenes = distinct(pictures, Role.evaluation, rng, with_one)
+    pixels = _pixels(scenes, rng, model.vision.image_size)
+    queries = torch.cat([_unasked(model, part) for part in pixels.split(256)])  # (N, Q * D)
+    things = [item for scene in scenes for item in scene.objects if item.colour == CHOSEN]
+    train = torch.arange(pictures) < pictures - pictures // 3
+    return {
+        factor: accuracy(queries, torch.tensor([label(item, factor) for item in things]), train) for factor in OF_ONE
+    }
+
+
+def with_one(rng: random.Random) -> Scene:
+    """A scene with one thing of the chosen colour."""
+    while True:
+        scene = sample(rng)
+        if sum(item.colour == CHOSEN for item in scene.objects) == 1:
+            return scene
+
+
+@torch.no_grad()
+def _unasked(model: InstructBlip, pixels: Tensor) -> Tensor:
+    nothing = torch.empty(len(pixels), 0, dtype=torch.long)
+    return model.query_embeds(pixels, nothing, nothing).flatten(1)
+
+
+def position(tokens: Tensor) -> float:
+    """Which of the P patches (N, P, V) one is; chance is 1 / P."""
+    number, patches, _ = tokens.shape
+    picture = torch.arange(number).repeat_interleave(patches)
+    return accuracy(tokens.flatten(0, 1), torch.arange(patches).repeat(number), picture < number - number // 3)
 
 
 def label(item: Object, factor: str) -> int:
@@ -56,10 +99,15 @@ def label(item: Object, factor: str) -> int:
 @torch.no_grad()
 def encode(vision: VisionEncoder, scenes: Sequence[Scene], rng: random.Random, look: Look = PLAIN) -> Tensor:
     """Patches (N, P, V), CLS left out."""
-    pixels = torch.stack([evaluation_pixels(render(scene, rng, look), vision.image_size) for scene in scenes])
+    pixels = _pixels(scenes, rng, vision.image_size, look)
     tokens = torch.cat([vision(part) for part in pixels.split(256)])
     rows, columns = vision.grid
     return tokens[:, -rows * columns :]
+
+
+def _pixels(scenes: Sequence[Scene], rng: random.Random, size: int, look: Look = PLAIN) -> Tensor:
+    """(N, 3, size, size) as a model is shown them."""
+    return torch.stack([evaluation_pixels(render(scene, rng, look), size) for scene in scenes])
 
 
 def by_cell(tokens: Tensor) -> Tensor:

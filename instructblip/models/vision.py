@@ -109,8 +109,15 @@ def _encoder(config: VisionConfig, tensors: dict[str, Tensor] | None) -> Any:
         encoder = from_folder(encoder_class, config.weights, options)
     else:
         encoder = encoder_class(model_config)
+        if config.position_range is not None:
+            nn.init.normal_(_positions(encoder), std=config.position_range)
     encoder.post_layernorm = nn.Identity()  # `ln_vision` takes its place and is trained
     return encoder
+
+
+def _positions(encoder: nn.Module) -> nn.Parameter:
+    (found,) = (each for name, each in encoder.named_parameters() if "position_embedding" in name)
+    return found
 
 
 def _check_size(learnt: int, stated: int) -> None:

@@ -19,7 +19,7 @@ from tests.conftest import ROOT, composed
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 FILES = {"vision", "llama", "t5", "stage1", "stage2_llama", "stage2_t5"}
-COURSES = ("lookups", "chains", "questions", "text")
+COURSES = ("lookups", "chains", "questions", "text", "dialogues")
 RUNS = {f"{course}-{family}" for course in COURSES for family in ("llama", "t5")} | FILES - {"llama", "t5"}
 MEGABYTE = 2**20
 

@@ -49,6 +49,17 @@ def test_drawn_weights_have_a_range() -> None:
     assert 0.01 < float(vision.encoder.encoder.layers[0].mlp.fc1.weight.detach().std()) < 0.03
 
 
+@pytest.mark.parametrize("kind", sorted(ENCODERS))
+def test_drawn_positions_may_have_a_range_of_their_own(kind: str) -> None:
+    drawn = []
+    for position_range in (None, 2.0):
+        torch.manual_seed(0)
+        drawn.append(VisionEncoder(replace(CONFIG, type=kind, position_range=position_range)).state_dict())
+    (positions,) = (name for name in drawn[0] if "position_embedding" in name)
+    assert 1.8 < float(drawn[1][positions].std()) < 2.2
+    assert all(torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0] if name != positions)
+
+
 def test_wrong_pictures_are_refused() -> None:
     vision = VisionEncoder(CONFIG)
     with pytest.raises(ValueError, match=r"pictures are \(3, 30, 28\), the vision encoder takes \(3, 28, 28\)"):
