@@ -180,7 +180,7 @@ def _row(shown: str, said: Sequence[Turn]) -> Row:
     kept = [turn for turn in said if (room := room - _length(turn.asked) - _length(turn.said)) >= 0] or said[:1]
     first, *others = kept
     if not others:
-        return {"image": BLANK, "instruction": f"{shown} {first.asked}".strip(), "response": first.said}
+        return {"image": BLANK, "instruction": first.behind(shown), "response": first.said}
     following = [(turn.asked, turn.said) for turn in others]
     return {
         "image": BLANK, "context": shown, "instruction": first.asked, "response": first.said, "following": following,

@@ -82,7 +82,7 @@ def shares(model: InstructBlip, collator: Collator, seed: int = 0, number: int =
     known, other = bare(seed + 1, KNOWN * number), bare(seed + 2, number)
     return {
         program: Share(
-            told=exact(model, collator, [f"{item.shown} {item.turn.asked}" for item in asked], asked),
+            told=exact(model, collator, [item.turn.behind(item.shown) for item in asked], asked),
             untold=exact(model, collator, [item.turn.asked for item in asked], asked),
             prior=max(prior(other[program], known[program]), blind([item.turn.asked for item in asked])),
         )
@@ -149,7 +149,7 @@ def perplexity(model: InstructBlip, collator: Collator, seed: int = 0, number: i
 
 
 def _row(shown: str, said: Sequence[Turn]) -> Row | None:
-    return Row(Example(f"{shown} {said[0].asked}".strip(), said[0].said, "corpus", "", ""), 0) if said else None
+    return Row(Example(said[0].behind(shown), said[0].said, "corpus", "", ""), 0) if said else None
 
 
 def _parts(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -43,6 +43,10 @@ class Turn(NamedTuple):
     said: str
     program: str  # as `design` names them; `backwards` from an answer to its question
 
+    def behind(self, shown: str) -> str:
+        """The prompt of one who is told the scene."""
+        return f"{shown} {self.asked}".strip()
+
 
 @dataclass(frozen=True)
 class Manner:
