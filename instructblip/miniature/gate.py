@@ -39,6 +39,8 @@ from instructblip.models.vision import VisionEncoder
 FAMILIES = {"llama": "miniature_llama", "t5": "miniature_t5"}  # file name of a language model -> its config
 ENOUGH, ABOVE_PRIOR, READ = 0.9, 0.05, 0.95  # told the scene; not told it; off the patches
 CONVEYED = 0.7  # off the queries, ours: many times chance, where what is thrown away is at it
+DRAWN = ("model.init=null", "model.random_init=true")  # whatever is not given
+UNASKED = "model.qformer.instruction_aware=false"
 ITEMS = 400  # of a program: at a half, two standard errors are 0.05
 KNOWN = 5  # times as many scenes of every kind say what is answered most
 BATCH = 64
@@ -179,29 +181,26 @@ def _rounded(values: Mapping[str, float]) -> dict[str, float]:
 
 def language_model(family: str, weights: Path) -> tuple[InstructBlip, Collator]:
     """The language model in this folder; nothing that is asked here looks at what else is built."""
-    config = _config(FAMILIES[family], weights, llm=family)
+    config = _config(FAMILIES[family], weights, *DRAWN, llm=family)
     return build(config, seed=0).eval(), Collator.of(config, tokenizers(config), is_encoder_decoder(config.llm))
 
 
 def vision_encoder(weights: Path) -> VisionEncoder:
-    return build(_config(FAMILIES["llama"], weights, vision="vision"), seed=0).eval().vision
+    return build(_config(FAMILIES["llama"], weights, *DRAWN, vision="vision"), seed=0).eval().vision
 
 
 def aligned(family: str, weights: Path) -> InstructBlip:
     """What tuning starts from: queries that read no instruction, after both stages."""
-    between = ["stage1", f"stage2_{family}"]
-    config = _config(FAMILIES[family], weights, between, vision="vision", llm=family)
-    config.qformer.instruction_aware = False
+    init = f"model.init=[{weights}/stage1.safetensors,{weights}/stage2_{family}.safetensors]"
+    config = _config(FAMILIES[family], weights, init, UNASKED, vision="vision", llm=family)
     return build(config, seed=0).eval()
 
 
-def _config(model: str, weights: Path, between: Sequence[str] = (), **parts: str) -> ModelConfig:
-    """Random weights but for the `parts`, and what is `between` them, named with their files in the folder."""
+def _config(model: str, weights: Path, *given: str, **parts: str) -> ModelConfig:
+    """With the `parts` named with their files in the folder, no others, and what else is `given`."""
     files = {"vision": "null", "llm": "null"} | {part: f"{weights}/{name}.safetensors" for part, name in parts.items()}
-    given = [f"model.{part}.weights={file}" for part, file in files.items()]
-    init = f"[{','.join(f'{weights}/{name}.safetensors' for name in between)}]" if between else "null"
-    drawn = f"model.random_init={not between}".lower()
-    config: ModelConfig = composed("train", f"model={model}", *given, f"model.init={init}", drawn).model
+    named = [f"model.{part}.weights={file}" for part, file in files.items()]
+    config: ModelConfig = composed("train", f"model={model}", *named, *given).model
     return config
 
 

@@ -20,10 +20,9 @@ from instructblip.miniature.scenes import COLOURS, GRID, SHAPES, SIZES, WORDS, O
 from instructblip.models.instructblip import InstructBlip
 from instructblip.models.vision import VisionEncoder
 
-OF_A_THING = ("shape", "colour", "size", "word", "cell")
+OF_A_THING = ("shape", "colour", "size", "word", "cell")  # off the patches of its cell
+OF_THE_RED = ("shape", "size", "cell")  # off the queries
 PICTURES = 3000  # of them a third is kept to measure
-OF_ONE = ("shape", "size", "cell")
-CHOSEN = "red"
 FEW = 600  # of them are enough for what every patch tells
 BLURRED = 12.0  # pixels: nothing can be told
 RIDGE = 1e-4
@@ -39,40 +38,39 @@ def probe(vision: VisionEncoder, seed: int = 0, pictures: int = PICTURES) -> dic
     scenes = distinct(pictures, Role.evaluation, rng, printed_on)
     tokens = encode(vision, scenes, rng)  # (N, P, V)
     cells = by_cell(tokens)  # (N, 9, V of a cell)
-    cut = pictures - pictures // 3
+    fitted = _fitted(pictures)
     found = {}
     for factor in OF_A_THING:
         rows = [(place, item) for place, scene in enumerate(scenes) for item in scene.objects]
         features = torch.stack([cells[place, item.cell] for place, item in rows])
         labels = torch.tensor([label(item, factor) for _, item in rows])
-        train = torch.tensor([place < cut for place, _ in rows])
+        train = fitted[[place for place, _ in rows]]
         found[factor] = accuracy(features, labels, train)
     found["position"] = position(tokens[:FEW])
     blurred = torch.cat([tokens, encode(vision, scenes, rng, Look(blur=BLURRED))]).mean(1)  # (2N, V)
     labels = torch.arange(2).repeat_interleave(pictures)
-    found["blur"] = accuracy(blurred, labels, torch.arange(pictures).repeat(2) < cut)
+    found["blur"] = accuracy(blurred, labels, fitted.repeat(2))
     return found
 
 
 def probe_queries(model: InstructBlip, seed: int = 0, pictures: int = PICTURES) -> dict[str, float]:
-    """Accuracy of what the queries tell, unasked, of a thing among others: the only one of its colour."""
+    """Accuracy of what the queries tell, unasked, of a thing among others: the only red one."""
     rng = random.Random(f"queries/{seed}")
-    scenes = distinct(pictures, Role.evaluation, rng, with_one)
+    scenes = distinct(pictures, Role.evaluation, rng, with_one_red)
     pixels = _pixels(scenes, rng, model.vision.image_size)
     queries = torch.cat([_unasked(model, part) for part in pixels.split(256)])  # (N, Q * D)
-    things = [item for scene in scenes for item in scene.objects if item.colour == CHOSEN]
-    train = torch.arange(pictures) < pictures - pictures // 3
-    return {
-        factor: accuracy(queries, torch.tensor([label(item, factor) for item in things]), train) for factor in OF_ONE
-    }
+    labels = {factor: [label(_reds(scene)[0], factor) for scene in scenes] for factor in OF_THE_RED}
+    return {factor: accuracy(queries, torch.tensor(each), _fitted(pictures)) for factor, each in labels.items()}
 
 
-def with_one(rng: random.Random) -> Scene:
-    """A scene with one thing of the chosen colour."""
-    while True:
-        scene = sample(rng)
-        if sum(item.colour == CHOSEN for item in scene.objects) == 1:
-            return scene
+def with_one_red(rng: random.Random) -> Scene:
+    while len(_reds(scene := sample(rng))) != 1:
+        pass
+    return scene
+
+
+def _reds(scene: Scene) -> list[Object]:
+    return [item for item in scene.objects if item.colour == "red"]
 
 
 @torch.no_grad()
@@ -84,8 +82,13 @@ def _unasked(model: InstructBlip, pixels: Tensor) -> Tensor:
 def position(tokens: Tensor) -> float:
     """Which of the P patches (N, P, V) one is; chance is 1 / P."""
     number, patches, _ = tokens.shape
-    picture = torch.arange(number).repeat_interleave(patches)
-    return accuracy(tokens.flatten(0, 1), torch.arange(patches).repeat(number), picture < number - number // 3)
+    labels, train = torch.arange(patches).repeat(number), _fitted(number).repeat_interleave(patches)
+    return accuracy(tokens.flatten(0, 1), labels, train)
+
+
+def _fitted(pictures: int) -> Tensor:
+    """(N,) True of those that a linear map is fitted on."""
+    return torch.arange(pictures) < pictures - pictures // 3
 
 
 def label(item: Object, factor: str) -> int:
