@@ -21,9 +21,14 @@ WORLD = "world"  # the entry of `frozen` that is no arm
 
 
 class How(Enum):
-    endpoint = "endpoint"  # of the first arm less that of the second
+    lead = "lead"  # of the first arm over the second
     floors = "floors"  # sets on which the first arm beats every floor
-    gap = "gap"  # first less second, less the same of the wide arms
+    gap = "gap"  # the lead of the first over the second, less that between the wide arms
+
+
+class Measure(Enum):
+    endpoint = "endpoint"  # the mean normalised score of the held-out sets
+    loss = "loss"  # of training, the mean of its last quarter: how well what is held in is answered; less is better
 
 
 @dataclass
@@ -39,6 +44,7 @@ class Part:
     second: str = ""
     wide_first: str = ""
     wide_second: str = ""
+    of: Measure = Measure.endpoint
     at_least: int = 0  # sets
 
 

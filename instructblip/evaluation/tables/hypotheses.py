@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from instructblip.evaluation.declaration import DECLARED, Declaration, How, Hypothesis, Part, confirming, load
+from instructblip.evaluation.declaration import (
+    DECLARED,
+    Declaration,
+    How,
+    Hypothesis,
+    Measure,
+    Part,
+    confirming,
+    load,
+)
+from instructblip.evaluation.runs import read_rows
 from instructblip.evaluation.statistics import DRAWS, Difference, holm, paired_seeds
 from instructblip.evaluation.tables.endpoint import FLOORS, Standing, endpoint
 from instructblip.evaluation.tables.measuring import items, paired_items
@@ -36,7 +47,10 @@ def sheets(found: Sequence[Result], draws: int = DRAWS) -> list[Sheet]:
         return []
     declared = load()
     runs = confirming(declared, synthetic)
-    values = {name: _endpoints(declared, name, runs, synthetic) for name in declared.arms}
+    values = {
+        Measure.endpoint: {name: _endpoints(declared, name, runs, synthetic) for name in declared.arms},
+        Measure.loss: {name: _losses(runs[name]) for name in declared.arms},
+    }
     lines, sets = [], []
     for hypothesis in declared.hypotheses:
         outcomes = []
@@ -45,7 +59,7 @@ def sheets(found: Sequence[Result], draws: int = DRAWS) -> list[Sheet]:
                 outcome, of_sets = _floors(declared, part, runs, synthetic, draws)
                 sets.append(Sheet(f"{hypothesis.name}: every set against its floors", SETS, of_sets))
             else:
-                outcome = _difference(declared, part, values)
+                outcome = _difference(declared, part, values[part.of])
             outcomes.append(outcome)
         lines += list(_lines(hypothesis, outcomes))
     frozen = "" if declared.frozen else " The settings are not frozen yet: no run confirms anything."
@@ -86,14 +100,21 @@ def _endpoints(declared: Declaration, arm: str, runs: Runs, found: Sequence[Resu
     return {seed: each.value for seed, each in measured.items() if each.value is not None}
 
 
+def _losses(runs: Mapping[int, Result]) -> dict[int, float]:
+    """Of the last quarter of the steps that were logged."""
+    logged = {
+        seed: [float(row["train/loss"]) for row in read_rows(run.folder / "metrics.csv")] for seed, run in runs.items()
+    }
+    return {seed: statistics.fmean(losses[-max(1, len(losses) // 4) :]) for seed, losses in logged.items() if losses}
+
+
 def _difference(declared: Declaration, part: Part, values: Mapping[str, Mapping[int, float]]) -> Outcome:
     """Nothing is tested before all declared seeds are there."""
     wanted = declared.seeds_of(part)
-    pairs = [(part.first, part.second)]
-    comparison = f"{part.first} less {part.second}"
-    if part.how is How.gap:
-        pairs.append((part.wide_first, part.wide_second))
-        comparison += f", less {part.wide_first} less {part.wide_second}"
+    pairs = [(part.first, part.second)] + ([(part.wide_first, part.wide_second)] if part.how is How.gap else [])
+    if part.of is Measure.loss:  # what is worse has more of it
+        pairs = [(second, first) for first, second in pairs]
+    comparison = f"{part.of.value}: " + ", less ".join(f"{one} less {other}" for one, other in pairs)
     there = [seed for seed in wanted if all(seed in values[arm] for pair in pairs for arm in pair)]
     if len(there) < len(wanted):
         return Outcome(comparison, tuple(there), len(wanted))

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from instructblip.evaluation import declaration
-from instructblip.evaluation.declaration import Declaration, confirming, load, misfits, settings_hash
+from instructblip.evaluation.declaration import (
+    Declaration,
+    How,
+    Hypothesis,
+    Measure,
+    Part,
+    confirming,
+    load,
+    misfits,
+    settings_hash,
+)
 from instructblip.evaluation.tables import hypotheses, normalised
 from instructblip.evaluation.tables.endpoint import endpoint
 from instructblip.evaluation.tables.report import embedded
@@ -89,7 +99,7 @@ def test_the_declaration_is_what_was_agreed() -> None:
     declared = load()
     assert declared.seeds == list(range(100, 108)) and declared.alpha == 0.05
     assert [len(each.seeds) for each in declared.backbones.values()] == [7, 4]
-    assert [each.name for each in declared.hypotheses] == ["H1", "H2", "H3", "H4", "balancing"]
+    assert [each.name for each in declared.hypotheses] == ["H1", "H2", "H3", "H4", "held in", "balancing"]
     assert declared.hypotheses[1].parts[0].at_least == 10 and len(PAPER.held_out) == 13
     assert {seed % 100 for seed in declared.worlds} == set(range(8)) and declared.worlds[100] == 100
 
@@ -142,6 +152,21 @@ def test_nothing_is_compared_before_every_seed_is_there(study: Declaration, runs
     assert sheet.lines[0][-1] == "not run yet (7 of 8 seeds)" and sheet.lines[1][2:6] == ["7 of 8", "", "", ""]
 
 
+def test_a_loss_is_the_better_the_less_it_is(study: Declaration, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = Part(How.lead, "instruct", "captions", of=Measure.loss)
+    declared = replace(study, hypotheses=[Hypothesis("held in", "less loss", [part])])
+    monkeypatch.setattr(hypotheses, "load", lambda: declared)
+    assert verdicts(runs) == {"held in": "not run yet (0 of 8 seeds)"}
+    for seed in study.seeds:
+        for name, last in {"miniature": 0.9, "miniature+control-captions": 1.0 + 0.001 * (seed * 3 % 7)}.items():
+            losses = [5.0] * 6 + [last, last]
+            lines = ["step,train/loss", *(f"{step},{loss}" for step, loss in enumerate(losses, 1))]
+            (runs / f"{name}-s{seed}" / "metrics.csv").write_text("\n".join(lines) + "\n")
+    sheet = hypotheses.sheets(results([], runs), draws=50)[0]
+    assert sheet.lines[0][-1] == "confirmed"
+    assert sheet.lines[1][1:4] == ["loss: captions less instruct", "8 of 8", "+0.103"]
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
@@ -186,4 +211,4 @@ def test_the_report_prints_the_declaration_with_runs_of_the_world_alone(make: Ma
     assert [title.partition(":")[0] for title in titles[1:-1]] == [normalised.TITLE]
     assert (ROOT / "experiments" / "miniature_hypotheses.yaml").is_file()
     lines = hypotheses.verdicts(results([], runs), 50)
-    assert len(lines) == 5 and lines[0].startswith("H1, instruction tuning beats") and lines[0].endswith("8 seeds)")
+    assert len(lines) == 6 and lines[0].startswith("H1, instruction tuning beats") and lines[0].endswith("8 seeds)")
