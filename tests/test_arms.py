@@ -11,7 +11,7 @@ ARMS = {  # what an arm may change: a setting, or all below it
     "control/captions": ("mixture",),
     "control/queries_32": ("model.resize_queries", "model.qformer.num_query_tokens"),
     "ablation/queries_4": ("model.resize_queries", "model.qformer.num_query_tokens"),
-    "ablation/queries_16": ("model.resize_queries", "model.qformer.num_query_tokens"),
+    "ablation/queries_8": ("model.resize_queries", "model.qformer.num_query_tokens"),
     "ablation/no_instruction_aware": ("model.qformer.instruction_aware",),
     "ablation/no_balancing": ("mixture.weighting",),
     "multitask/plain": ("wording.style", "model.qformer.instruction_aware"),

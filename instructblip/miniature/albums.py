@@ -28,7 +28,7 @@ ITEMS = {  # pictures of an album, questions or statements of a set; of training
     "aokvqa_val": 500,
     "aokvqa_test": 50,
     "web_llava": 100,
-    "web": 20_000,  # a 1/80 would be 173,000
+    "web": 3_000,  # a 1/80 would be 173,000
     "textvqa_train": 274,  # with 5 captions each
     "textvqa_val": 500,
     "textvqa_test": 50,

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from instructblip.files import read_json
 from instructblip.miniature import corpus, sources
 from instructblip.miniature.albums import Sizes
-from instructblip.miniature.corpus import ALIGNMENT, COURSES, Row
+from instructblip.miniature.corpus import ALIGNMENT, COURSES, Course, Row
 from instructblip.miniature.gate import FAMILIES, ITEMS, judged
 from instructblip.miniature.scenes import SIDE, Role
 from instructblip.miniature.world import World, write_lines
@@ -37,8 +37,7 @@ RECIPES = "instructblip/miniature/recipes"
 POINTS = 40  # of a loss curve
 HELD_BACK = 0.03  # of the rows, whose loss and answers say how good a part is
 OWN = {"llama": (), "t5": ("miniature/backbone_t5",)}  # what a family learns with besides `miniature/backbone`
-PACE = {"llama": 1.0, "t5": 0.5}  # of a course's steps: what an encoder reads in both directions is found sooner
-STEPS = {"vision": 1000, "stage1": 3000, "stage2_llama": 2000, "stage2_t5": 2000}  # of what is trained on pictures
+STEPS = {"vision": 1000, "stage1": 3000, "stage2_llama": 2000, "stage2_t5": 1000}  # of what is trained on pictures
 SMALLEST = 8  # of rows or steps, whatever the share
 WORLD = 8000  # plus the backbone's seed: no other world is rendered with these
 
@@ -101,11 +100,16 @@ def parts(families: Sequence[str]) -> list[str]:
 
 def tell(shop: Workshop) -> None:
     """Scenes in words, and what is asked of them."""
-    for recipe, course in COURSES.items():
+    for recipe, course in {recipe: course for family in shop.families for recipe, course in taught(family)}.items():
         folder = shop.raw(Role.language) / recipe
         if not (folder / "val.jsonl").is_file():
             write_texts(folder, recipe, shop.part(course.rows), shop.seed)
         program("prepare", *_paths(shop, Role.language), f"recipe={RECIPES}/{recipe}.yaml", "splits=[train,val]")
+
+
+def taught(family: str) -> list[tuple[str, Course]]:
+    """The courses of a family, in order, by recipe."""
+    return [(recipe, course) for recipe, course in COURSES.items() if course.steps_of(family)]
 
 
 def course_run(recipe: str, family: str) -> str:
@@ -115,13 +119,13 @@ def course_run(recipe: str, family: str) -> str:
 
 def teach(shop: Workshop, family: str) -> None:
     """A language model, one course over the weights of the one before."""
-    before = "null"
-    for recipe, course in COURSES.items():
+    before, (last, _) = "null", taught(family)[-1]
+    for recipe, course in taught(family):
         run = course_run(recipe, family)
-        after = shop.file(family) if recipe == list(COURSES)[-1] else shop.folder / f"{run}.safetensors"
+        after = shop.file(family) if recipe == last else shop.folder / f"{run}.safetensors"
         settings = [f"model.llm.weights={before}", f"mixture.recipes=[{RECIPES}/{recipe}.yaml]"]
         settings += [f"batch_size={course.batch}", f"group_size={course.batch}", f"optim.min_lr={course.min_lr}"]
-        for steps in sorted({shop.part(PACE[family] * course.steps * quarters / 4) for quarters in range(4, 9)}):
+        for steps in sorted({shop.part(course.steps_of(family) * quarters / 4) for quarters in range(4, 9)}):
             train(shop, run, Role.language, OWN[family], [*settings, f"steps={steps}", "allow_change=[steps]"])
             if points(shop.runs / run / "metrics.csv")[-1][1] <= course.enough:
                 break
@@ -184,7 +188,7 @@ def ship(shop: Workshop, run: str, file: Path, part: str | None = None) -> None:
 def write_card(shop: Workshop) -> None:
     """Beside the weights: what made them, how the loss fell, and what they are good for."""
     families = [family for family in FAMILIES if shop.file(family).is_file()]  # of an earlier call too
-    names = [course_run(recipe, family) for family in families for recipe in COURSES] + parts(families)
+    names = [course_run(recipe, family) for family in families for recipe, _ in taught(family)] + parts(families)
     before = read_json(shop.card)["losses"] if shop.card.is_file() else {}
     files = {name: shop.runs / name / "metrics.csv" for name in names}
     curves = before | {name: curve(file) for name, file in files.items() if file.is_file()}

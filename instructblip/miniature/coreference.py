@@ -21,6 +21,7 @@ OPTIONS = 100
 FURTHEST = {"left of": "left", "right of": "right", "above": "up", "below": "down"}
 LAST_ROW = GRID * (GRID - 1)  # its first cell
 NOTHING = "nothing"
+BACK = "back"  # begins the kinds of questions whether the thing spoken of has a colour
 EVERYTHING = tuple(  # that a scene of the set may show
     Object(shape, colour, size, cell) for (shape, colour), size, cell in product(PAIRS, SIZES, range(GRID**2))
 )
@@ -169,7 +170,7 @@ def _next(scene: Scene, it: Object) -> list[Round]:
 def _back(it: Object) -> list[Round]:
     """`is it red`: says yes or no, and what else it is."""
     return [
-        Round(f"back, {it.colour == colour}", f"is it {colour}", _judged(it, colour), _JUDGEMENTS[colour], it, it)
+        Round(f"{BACK}, {it.colour == colour}", f"is it {colour}", _judged(it, colour), _JUDGEMENTS[colour], it, it)
         for colour in COLOURS
     ]
 

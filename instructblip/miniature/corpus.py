@@ -103,6 +103,12 @@ def conversed(manner: Manner, role: Role, rng: random.Random) -> Told:
     return tell(scene.objects), turns.conversed(scene, manner, rng)
 
 
+def judged_back(manner: Manner, role: Role, rng: random.Random) -> Told:
+    """Rounds that ask whether the thing spoken of has a colour: of few things, so that the histories are short."""
+    scene = spared(partial(sample, counts=(2, 3)), role, rng)
+    return tell(scene.objects), turns.conversed(scene, manner, rng, back=True)
+
+
 def covers(manner: Manner, role: Role, rng: random.Random) -> Told:
     scene = spared(books.cover, role, rng)
     return tell(scene.objects), turns.covers(scene, manner, rng)
@@ -146,6 +152,11 @@ class Course(NamedTuple):
     batch: int  # rows of a step
     min_lr: float  # what the rate falls to
     enough: float = float("inf")
+    pace: Mapping[str, float] = {"t5": 0.5}  # of the steps: what an encoder reads in both directions is found sooner
+
+    def steps_of(self, family: str) -> float:
+        """None: the family need not be taught this."""
+        return self.steps * self.pace.get(family, 1.0)
 
 
 EVERYTHING: dict[Maker, float] = {  # those with few or hard questions more often
@@ -153,12 +164,18 @@ EVERYTHING: dict[Maker, float] = {  # those with few or hard questions more ofte
     photographed: 1.0, striped: 0.3,
 }  # fmt: skip
 CHAINS: dict[Maker, float] = {conversed: 1.5, ruled: 1.2, printed: 0.8, lookups: 0.3}  # where one look-up needs another
+REFERENCES: dict[Maker, float] = {conversed: 30.0, judged_back: 30.0}
 COURSES = {  # by recipe, in this order: with everything at once, where to look is learnt many times more slowly
     "scene_lookups": Course({lookups: 1.0}, bare=1.0, rows=25_000, steps=700, batch=32, min_lr=2e-3),
     "scene_chains": Course(CHAINS, bare=1.0, rows=66_000, steps=2000, batch=32, min_lr=5e-4, enough=0.04),
     "scene_questions": Course(EVERYTHING, bare=1.0, rows=40_000, steps=2500, batch=16, min_lr=5e-4),
     "scene_text": Course(EVERYTHING, bare=0.5, rows=56_000, steps=3500, batch=16, min_lr=1e-5),
-    "scene_dialogues": Course(EVERYTHING | {conversed: 30.0}, bare=0.5, rows=32_000, steps=2000, batch=16, min_lr=1e-5),
+    "scene_dialogues": Course(
+        EVERYTHING | {conversed: 30.0}, bare=0.5, rows=32_000, steps=2000, batch=16, min_lr=1e-5, pace={}
+    ),
+    "scene_references": Course(
+        EVERYTHING | REFERENCES, bare=0.5, rows=16_000, steps=1000, batch=16, min_lr=1e-5, pace={"llama": 0.0}
+    ),
 }
 
 

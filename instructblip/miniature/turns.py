@@ -19,7 +19,7 @@ from instructblip.evaluation.answers import verbaliser
 from instructblip.miniature import books, snapshots
 from instructblip.miniature.clips import PROGRAMS as MOVING
 from instructblip.miniature.clips import Clip
-from instructblip.miniature.coreference import rounds
+from instructblip.miniature.coreference import BACK, rounds
 from instructblip.miniature.dialogues import SPEECH
 from instructblip.miniature.drawing import Look
 from instructblip.miniature.knowledge import known_fact
@@ -141,11 +141,12 @@ def of_one_kind(scene: Scene, rng: random.Random) -> tuple[str, list[Turn]]:
     ]
 
 
-def conversed(scene: Scene, manner: Manner, rng: random.Random) -> list[Turn]:
-    """Rounds that refer back, with the history that they refer to in the prompt."""
+def conversed(scene: Scene, manner: Manner, rng: random.Random, back: bool = False) -> list[Turn]:
+    """Rounds that refer back, with the history they refer to in the prompt; with `back` those answered yes or no."""
     held = rounds(scene, ROUNDS, rng)
     turns = []
-    places = some(range(len(held)), BARE_ROUNDS if manner.bare else PER_PROGRAM, rng)
+    fitting = [place for place, each in enumerate(held) if not back or each.kind.startswith(BACK)]
+    places = some(fitting, BARE_ROUNDS if manner.bare else PER_PROGRAM, rng)
     for place in sorted(places):  # short histories first: more of them find room
         history = tuple((past.question, past.answer) for past in held[:place])
         if manner.bare:

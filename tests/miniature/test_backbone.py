@@ -20,7 +20,8 @@ from tests.conftest import ROOT, composed
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
 FILES = {"vision", "llama", "t5", "stage1", "stage2_llama", "stage2_t5"}
 COURSES = ("lookups", "chains", "questions", "text", "dialogues")
-RUNS = {f"{course}-{family}" for course in COURSES for family in ("llama", "t5")} | FILES - {"llama", "t5"}
+TAUGHT = {f"{course}-{family}" for course in COURSES for family in ("llama", "t5")} | {"references-t5"}
+RUNS = TAUGHT | FILES - {"llama", "t5"}
 MEGABYTE = 2**20
 
 
@@ -46,6 +47,8 @@ def test_the_chain_makes_files_that_a_model_is_built_of(tmp_path: Path) -> None:
     assert f"too little of {card['lacking'][0]}" in said
     steps = {run: losses[-1][0] for run, losses in card["losses"].items()}
     assert (steps["lookups-llama"], steps["chains-llama"]) == (8, 20)  # what is not learnt has twice its steps of ten
+    assert (steps["text-llama"], steps["text-t5"]) == (18, 9)  # an encoder finds it sooner
+    assert steps["dialogues-llama"] == steps["dialogues-t5"] == 10  # but for references
     rates = [OmegaConf.load(tmp_path / f"runs/{course}-llama/config.yaml").optim.min_lr for course in COURSES]
     assert rates[0] > rates[1] > rates[3]  # look-ups form at a high rate, what is built of them at a falling one
     for each in ("llama", "t5"):

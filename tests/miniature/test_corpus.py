@@ -20,7 +20,13 @@ from instructblip.miniature.world import World
 from .evaluator import GRAMMAR, evaluate
 from .test_telling import OBJECT, parsed
 
-NUMBERS = {"scene_lookups": 100, "scene_chains": 100, "scene_questions": 300, "scene_text": 1200}
+NUMBERS = {
+    "scene_lookups": 100,
+    "scene_chains": 100,
+    "scene_questions": 300,
+    "scene_text": 1200,
+    "scene_references": 100,
+}
 UNNAMED = re.sub(r"\?P<\w+>", "?:", OBJECT.pattern)
 SCENE = re.compile(rf"(?:{UNNAMED}(?:, |\. ))+")
 
@@ -170,3 +176,11 @@ def test_every_turn_names_its_program() -> None:
     designed = {name for entry in PROGRAMS_OF.values() for name in entry.programs}
     named = {turn.program for turn in said}
     assert named <= designed | {"backwards"} and designed - named == {"list-new-objects"}
+
+
+def test_judgements_of_what_was_spoken_of_can_be_all_that_is_asked() -> None:
+    """And both are as frequent: one who always says no learns nothing of what was spoken of."""
+    rng = random.Random(6)
+    said = [turn.said for _ in range(100) for turn in corpus.judged_back(BARE, Role.language, rng)[1]]
+    verdicts = Counter(response.split(", ")[0] for response in said)
+    assert verdicts.keys() == {"yes", "no"} and min(verdicts.values()) > 0.3 * len(said) > 50

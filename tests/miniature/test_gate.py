@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,6 +103,18 @@ def test_what_is_not_told_and_known_all_the_same_is_not_let_through() -> None:
     assert not Share(told=0.89, untold=0.2, prior=0.25).enough("colour-of")
     assert not Share(told=0.99, untold=0.31, prior=0.25).enough("colour-of")
     assert Share(told=0.99, untold=0.31, prior=0.25).enough("coreference")  # whose history tells something
+
+
+def test_what_queries_or_patches_do_not_hold_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, given in {
+        "language_model": (None, None), "aligned": None, "vision_encoder": None, "perplexity": 1.5,
+        "shares": {"where": Share(told=0.95, untold=0.1, prior=0.1)},
+        "probe_queries": {"shape": 0.71, "cell": 0.69}, "probe": {"shape": 0.96, "word": 0.94},
+    }.items():  # fmt: skip
+        monkeypatch.setattr(gate, name, lambda *_, given=given, **__: given)
+    found = gate.judged(Path("weights"), ["llama", "t5"])
+    assert found["lacking"] == ["llama queries' cell", "t5 queries' cell", "vision word"]
+    assert found["families"]["t5"]["queries"] == {"shape": 0.71, "cell": 0.69}
 
 
 def test_a_model_of_random_weights_is_as_perplexed_as_its_vocabulary_is_large(collator: Collator) -> None:

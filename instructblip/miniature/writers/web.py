@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.parquet
 
 from instructblip.miniature.albums import Picture
-from instructblip.miniature.programs import caption
+from instructblip.miniature.programs import LISTED, Grammar, caption, named, placed, sized
 from instructblip.miniature.scenes import SIDE, Scene
 from instructblip.miniature.world import World, write_json
 from instructblip.miniature.writers.official import Record
@@ -22,6 +22,7 @@ from instructblip.miniature.writers.official import Record
 SHARD_ROWS = 10_000  # img2dataset's default
 DEAD_RATE = 0.1  # of the addresses
 MISLEADING_RATE = 0.3  # of the captions: another picture's, or with objects left out
+WEB = Grammar(LISTED.wordings, (named, sized, placed, placed, placed))  # of places that are seldom told none is learnt
 DEATHS = (
     ("failed_to_download", "HTTP Error 404: Not Found"),
     ("failed_to_download", "HTTP Error 403: Forbidden"),
@@ -87,7 +88,7 @@ def web_caption(scene: Scene, other: Scene, rng: random.Random) -> str:
         some = len(scene.objects) - 1
         partial = some > 0 and rng.random() < 0.5
         scene = Scene(tuple(rng.sample(scene.objects, rng.randint(1, some)))) if partial else other
-    return caption(scene, rng)
+    return caption(scene, rng, WEB)
 
 
 def write_llava_pretrain(tree: Path, world: World) -> None:
