@@ -38,10 +38,10 @@ NAMED = | sed -u 's/^/$@: /'
 scores: answers controls
 
 tune:
-	$(BIN)/python train.py experiment=miniature $(SHORT) resume=auto $(NAMED)
+	$(BIN)/python train.py experiment=miniature name=$(TUNED) $(SHORT) resume=auto $(NAMED)
 
 tune-captions:
-	$(BIN)/python train.py 'experiment=[miniature,control/captions]' $(SHORT) resume=auto $(NAMED)
+	$(BIN)/python train.py 'experiment=[miniature,control/captions]' name=$(CAPTIONS) $(SHORT) resume=auto $(NAMED)
 
 answers: tune tune-captions
 	$(BIN)/python evaluate.py -m $(HELD_OUT) run=$(TUNED),$(CAPTIONS) batch_size=64 $(NAMED)
