@@ -116,18 +116,20 @@ def _way(facts: Mapping[str, Any]) -> str:
 
 
 def _plots(found: Sequence[Result], config: ReportConfig) -> list[DotPlot]:
-    """Scores of whole splits, those of held-out recipes apart from others, and CIDEr, which is no share of 100."""
+    """Those of held-out recipes apart from others, CIDEr, which is no share of 100, and scores of parts of splits."""
     titles = ("Held-out scores", "Held-out CIDEr", "Other scores", "Other CIDEr")
     sides: dict[str, dict[tuple[str, str], list[Value]]] = {title: {} for title in titles}
     for number, result in enumerate(found):
         for score in result.scores:
             facts = score.facts
-            if facts["value"] is None or facts["limit"] is not None:
+            if facts["value"] is None:
                 continue
             low, high = [100 * end for end in facts["interval"]] if facts.get("interval") else (None, None)
             control = Images(facts["images"]).note
             value = Value(number, f"{result.name}, {_way(facts)}", 100 * facts["value"], low, high, facts["n"], control)
             side = "Held-out" if facts["recipe"] in config.partition.held_out else "Other"
             kind = "CIDEr" if facts["metric"] == "cider" else "scores"
-            sides[f"{side} {kind}"].setdefault((facts["recipe"], facts["metric"]), []).append(value)
+            part = "" if facts["limit"] is None else f", the first {facts['limit']} alone"
+            scores = sides.setdefault(f"{side} {kind}{part}", {})
+            scores.setdefault((facts["recipe"], facts["metric"]), []).append(value)
     return [plot for title, scores in sides.items() if (plot := dot_plot(title, scores))]

@@ -11,6 +11,7 @@ from instructblip.data.shards import append
 from instructblip.evaluation.pages.examples import drawn, examples
 from instructblip.evaluation.pages.page import write_report
 from instructblip.evaluation.tables.results import results
+from instructblip.files import read_json, write_json
 from tests.conftest import composed
 from tests.evaluation.conftest import World, picture, question
 
@@ -87,7 +88,15 @@ def test_real_and_synthetic_runs_stand_apart(reported: World) -> None:
     text = page(reported)
     own, synthetic = text.split("Runs in a synthetic world</h2>", 1)
     assert '<h2 id="world1">Runs</h2>' in own and "two" in own and "one, paper" not in own
-    assert "No scores of whole splits yet" in own and "one, paper" in synthetic
+    assert "No scores yet" in own and "one, paper" in synthetic
+
+
+def test_scores_of_a_part_of_a_split_have_a_panel_of_their_own(reported: World) -> None:
+    assert "the first 5 alone" not in page(reported)
+    for path in reported.run.glob("eval/*/*/scores.json"):
+        write_json(path, {**read_json(path), "limit": 5})
+    text = page(reported)
+    assert "Held-out scores, the first 5 alone" in text and "No scores yet" not in text
 
 
 def test_an_empty_world_shows_what_each_cell_needs(tmp_path: Path) -> None:
