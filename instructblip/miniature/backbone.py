@@ -82,7 +82,7 @@ def make(shop: Workshop) -> None:
     """All parts, one after the other: each is trained over the files of those before."""
     untaught = [family for family in shop.families if not shop.file(family).is_file()]
     if untaught:
-        tell(shop)
+        tell(shop, untaught)
     for family in untaught:
         teach(shop, family)
     unmade = [part for part in parts(shop.families) if not shop.file(part).is_file()]
@@ -98,18 +98,18 @@ def parts(families: Sequence[str]) -> list[str]:
     return ["vision", "stage1", *(f"stage2_{family}" for family in families)]
 
 
-def tell(shop: Workshop) -> None:
-    """Scenes in words, and what is asked of them."""
-    for recipe, course in {recipe: course for family in shop.families for recipe, course in taught(family)}.items():
+def tell(shop: Workshop, families: Sequence[str]) -> None:
+    """Scenes in words, and what is asked of them in the courses of these families."""
+    for recipe, course in {each: course for family in families for each, course in taught(family).items()}.items():
         folder = shop.raw(Role.language) / recipe
         if not (folder / "val.jsonl").is_file():
             write_texts(folder, recipe, shop.part(course.rows), shop.seed)
         program("prepare", *_paths(shop, Role.language), f"recipe={RECIPES}/{recipe}.yaml", "splits=[train,val]")
 
 
-def taught(family: str) -> list[tuple[str, Course]]:
+def taught(family: str) -> dict[str, Course]:
     """The courses of a family, in order, by recipe."""
-    return [(recipe, course) for recipe, course in COURSES.items() if course.steps_of(family)]
+    return {recipe: course for recipe, course in COURSES.items() if course.steps_of(family)}
 
 
 def course_run(recipe: str, family: str) -> str:
@@ -119,10 +119,10 @@ def course_run(recipe: str, family: str) -> str:
 
 def teach(shop: Workshop, family: str) -> None:
     """A language model, one course over the weights of the one before."""
-    before, (last, _) = "null", taught(family)[-1]
-    for recipe, course in taught(family):
+    before, courses = "null", taught(family)
+    for recipe, course in courses.items():
         run = course_run(recipe, family)
-        after = shop.file(family) if recipe == last else shop.folder / f"{run}.safetensors"
+        after = shop.file(family) if recipe == list(courses)[-1] else shop.folder / f"{run}.safetensors"
         settings = [f"model.llm.weights={before}", f"mixture.recipes=[{RECIPES}/{recipe}.yaml]"]
         settings += [f"batch_size={course.batch}", f"group_size={course.batch}", f"optim.min_lr={course.min_lr}"]
         for steps in sorted({shop.part(course.steps_of(family) * quarters / 4) for quarters in range(4, 9)}):
@@ -188,7 +188,7 @@ def ship(shop: Workshop, run: str, file: Path, part: str | None = None) -> None:
 def write_card(shop: Workshop) -> None:
     """Beside the weights: what made them, how the loss fell, and what they are good for."""
     families = [family for family in FAMILIES if shop.file(family).is_file()]  # of an earlier call too
-    names = [course_run(recipe, family) for family in families for recipe, _ in taught(family)] + parts(families)
+    names = [course_run(recipe, family) for family in families for recipe in taught(family)] + parts(families)
     before = read_json(shop.card)["losses"] if shop.card.is_file() else {}
     files = {name: shop.runs / name / "metrics.csv" for name in names}
     curves = before | {name: curve(file) for name, file in files.items() if file.is_file()}

@@ -155,7 +155,7 @@ class Course(NamedTuple):
     pace: Mapping[str, float] = {"t5": 0.5}  # of the steps: what an encoder reads in both directions is found sooner
 
     def steps_of(self, family: str) -> float:
-        """None: the family need not be taught this."""
+        """0 where the family need not be taught this."""
         return self.steps * self.pace.get(family, 1.0)
 
 

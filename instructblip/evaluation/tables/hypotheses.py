@@ -102,9 +102,8 @@ def _endpoints(declared: Declaration, arm: str, runs: Runs, found: Sequence[Resu
 
 def _losses(runs: Mapping[int, Result]) -> dict[int, float]:
     """Of the last quarter of the steps that were logged."""
-    logged = {
-        seed: [float(row["train/loss"]) for row in read_rows(run.folder / "metrics.csv")] for seed, run in runs.items()
-    }
+    rows = {seed: read_rows(run.folder / "metrics.csv") for seed, run in runs.items()}
+    logged = {seed: [float(loss) for row in own if (loss := row["train/loss"])] for seed, own in rows.items()}
     return {seed: statistics.fmean(losses[-max(1, len(losses) // 4) :]) for seed, losses in logged.items() if losses}
 
 

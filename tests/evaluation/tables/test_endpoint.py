@@ -160,7 +160,7 @@ def test_a_loss_is_the_better_the_less_it_is(study: Declaration, runs: Path, mon
     for seed in study.seeds:
         for name, last in {"miniature": 0.9, "miniature+control-captions": 1.0 + 0.001 * (seed * 3 % 7)}.items():
             losses = [5.0] * 6 + [last, last]
-            lines = ["step,train/loss", *(f"{step},{loss}" for step, loss in enumerate(losses, 1))]
+            lines = ["step,train/loss", "0,", *(f"{step},{loss}" for step, loss in enumerate(losses, 1))]
             (runs / f"{name}-s{seed}" / "metrics.csv").write_text("\n".join(lines) + "\n")
     sheet = hypotheses.sheets(results([], runs), draws=50)[0]
     assert sheet.lines[0][-1] == "confirmed"
